@@ -1,0 +1,77 @@
+using System.Buffers.Binary;
+using System.Security.Cryptography;
+
+namespace Aegis.Core;
+
+/// <summary>A SHA-256 hash: 32 bytes, compared by content. The default value is 32 zero bytes, "absent".</summary>
+public readonly record struct Hash
+{
+    public const int Size = 32;
+
+    private readonly UInt128 _high;
+    private readonly UInt128 _low;
+
+    /// <exception cref="ArgumentException">The span is not 32 bytes long.</exception>
+    public Hash(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.Length != Size)
+            throw new ArgumentException($"A hash has {Size} bytes, not {bytes.Length}.", nameof(bytes));
+        _high = BinaryPrimitives.ReadUInt128BigEndian(bytes);
+        _low = BinaryPrimitives.ReadUInt128BigEndian(bytes[16..]);
+    }
+
+    public static Hash Zero => default;
+
+    public bool IsZero => this == default;
+
+    /// <summary>The SHA-256 of the bytes, without any prefix.</summary>
+    public static Hash Of(ReadOnlySpan<byte> bytes)
+    {
+        Span<byte> digest = stackalloc byte[Size];
+        SHA256.HashData(bytes, digest);
+        return new Hash(digest);
+    }
+
+    public void CopyTo(Span<byte> destination)
+    {
+        BinaryPrimitives.WriteUInt128BigEndian(destination, _high);
+        BinaryPrimitives.WriteUInt128BigEndian(destination[16..], _low);
+    }
+
+    public byte[] ToArray()
+    {
+        var bytes = new byte[Size];
+        CopyTo(bytes);
+        return bytes;
+    }
+
+    /// <summary>Lower-case hex, as in messages and error details.</summary>
+    public override string ToString() => Convert.ToHexStringLower(ToArray());
+}
+
+/// <summary>
+/// Sixteen bytes that are compared by content: a salt, or the key under which a request_id is looked up.
+/// </summary>
+public readonly record struct Bytes16
+{
+    public const int Size = 16;
+
+    private readonly UInt128 _value;
+
+    /// <exception cref="ArgumentException">The span is not 16 bytes long.</exception>
+    public Bytes16(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.Length != Size)
+            throw new ArgumentException($"Expected {Size} bytes, not {bytes.Length}.", nameof(bytes));
+        _value = BinaryPrimitives.ReadUInt128BigEndian(bytes);
+    }
+
+    public void CopyTo(Span<byte> destination) => BinaryPrimitives.WriteUInt128BigEndian(destination, _value);
+
+    public byte[] ToArray()
+    {
+        var bytes = new byte[Size];
+        CopyTo(bytes);
+        return bytes;
+    }
+}

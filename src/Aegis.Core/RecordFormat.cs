@@ -1,0 +1,272 @@
+using System.Buffers;
+using System.Buffers.Binary;
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Aegis.Core;
+
+/// <summary>
+/// Record format v1: what is hashed, byte for byte. Integers are unsigned and big-endian, at most 2^63 − 1;
+/// opaqueN is an N-bit length in bytes followed by the bytes; strings are UTF-8 as received.
+/// <code>
+/// record = opaque8 "aegis/record/v1" ‖ opaque16 log_id ‖ opaque16 namespace ‖ opaque16 workflow_id
+///        ‖ u64 sequence ‖ u8 kind ‖ opaque16 workflow_type ‖ opaque16 from_state ‖ opaque16 to_state
+///        ‖ u8 status ‖ opaque16 request_id ‖ u64 lease_epoch ‖ u64 occurred_at ‖ u64 recorded_at
+///        ‖ person_digest ‖ content_digest ‖ snapshot_digest ‖ previous_hash
+/// hash   = SHA-256( 0x00 ‖ record )
+/// person_digest   = SHA-256( opaque8 "aegis/person/v1" ‖ salt ‖ opaque16 actor ‖ opaque16 principal )
+/// content_digest  = SHA-256( opaque8 "aegis/content/v1" ‖ salt ‖ opaque32 reason
+///                            ‖ u16 n ‖ n × ( opaque16 key ‖ opaque32 value ) )
+/// snapshot_digest = SHA-256( opaque8 "aegis/snapshot/v1" ‖ salt ‖ opaque16 content_type ‖ u64 size ‖ sha256 )
+/// </code>
+/// The leading 0x00 makes the hash the RFC 6962 leaf hash of the record. A field more means a new label.
+/// </summary>
+public static class RecordFormat
+{
+    private const string RecordLabel = "aegis/record/v1";
+    private const string PersonLabel = "aegis/person/v1";
+    private const string ContentLabel = "aegis/content/v1";
+    private const string SnapshotLabel = "aegis/snapshot/v1";
+
+    private static readonly UTF8Encoding Utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
+
+    /// <summary>The record's bytes. Kind and status are written as they are, known or not.</summary>
+    public static byte[] Encode(Record record)
+    {
+        var writer = new Writer(512);
+        writer.Label(RecordLabel);
+        writer.Opaque16(record.LogId);
+        writer.Opaque16(record.Namespace);
+        writer.Opaque16(record.WorkflowId);
+        writer.U64(record.Sequence);
+        writer.U8((byte)record.Kind);
+        writer.Opaque16(record.WorkflowType);
+        writer.Opaque16(record.FromState);
+        writer.Opaque16(record.ToState);
+        writer.U8((byte)record.Status);
+        writer.Opaque16(record.RequestId);
+        writer.U64(record.LeaseEpoch);
+        writer.U64(record.OccurredAt);
+        writer.U64(record.RecordedAt);
+        writer.Hash(record.PersonDigest);
+        writer.Hash(record.ContentDigest);
+        writer.Hash(record.SnapshotDigest);
+        writer.Hash(record.PreviousHash);
+        return writer.ToArray();
+    }
+
+    /// <summary>Reads what <see cref="Encode(Record)"/> wrote; the values of the parts are not in these bytes.</summary>
+    /// <exception cref="FormatException">The bytes are not a record of this version.</exception>
+    public static Record Decode(ReadOnlySpan<byte> encoded)
+    {
+        var reader = new Reader(encoded);
+        if (reader.Opaque8() != RecordLabel)
+            throw new FormatException("The label is not that of a record of version 1.");
+        var record = new Record
+        {
+            LogId = reader.Opaque16(),
+            Namespace = reader.Opaque16(),
+            WorkflowId = reader.Opaque16(),
+            Sequence = reader.U64(),
+            Kind = (RecordKind)reader.U8(),
+            WorkflowType = reader.Opaque16(),
+            FromState = reader.Opaque16(),
+            ToState = reader.Opaque16(),
+            Status = (WorkflowStatus)reader.U8(),
+            RequestId = reader.Opaque16(),
+            LeaseEpoch = reader.U64(),
+            OccurredAt = reader.U64(),
+            RecordedAt = reader.U64(),
+            PersonDigest = reader.Hash(),
+            ContentDigest = reader.Hash(),
+            SnapshotDigest = reader.Hash(),
+            PreviousHash = reader.Hash(),
+        };
+        reader.End();
+        if (!Enum.IsDefined(record.Kind))
+            throw new FormatException($"The kind {(byte)record.Kind} is unknown.");
+        if (!Enum.IsDefined(record.Status))
+            throw new FormatException($"The status {(byte)record.Status} is unknown.");
+        return record;
+    }
+
+    /// <summary>The hash of an encoded record: leaf of the log and link of the chain.</summary>
+    public static Hash HashOf(ReadOnlySpan<byte> encoded)
+    {
+        var rented = ArrayPool<byte>.Shared.Rent(encoded.Length + 1);
+        try
+        {
+            rented[0] = 0x00;
+            encoded.CopyTo(rented.AsSpan(1));
+            return Core.Hash.Of(rented.AsSpan(0, encoded.Length + 1));
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(rented);
+        }
+    }
+
+    public static Hash DigestOf(Person person) => Core.Hash.Of(Encode(person));
+
+    /// <summary>Zero for no content.</summary>
+    public static Hash DigestOf(Content? content) => content is null ? default : Core.Hash.Of(Encode(content));
+
+    /// <summary>Zero for no snapshot.</summary>
+    public static Hash DigestOf(SnapshotPart? snapshot) =>
+        snapshot is null ? default : Core.Hash.Of(Encode(snapshot));
+
+    public static byte[] Encode(Person person)
+    {
+        var writer = new Writer(128);
+        writer.Label(PersonLabel);
+        writer.Bytes16(person.Salt);
+        writer.Opaque16(person.Actor);
+        writer.Opaque16(person.Principal);
+        return writer.ToArray();
+    }
+
+    public static byte[] Encode(Content content)
+    {
+        var writer = new Writer(256);
+        writer.Label(ContentLabel);
+        writer.Bytes16(content.Salt);
+        writer.Opaque32(content.Reason);
+        writer.U16(content.Metadata.Count);
+        foreach (var (key, value) in content.Metadata)
+        {
+            writer.Opaque16(key);
+            writer.Opaque32(value);
+        }
+        return writer.ToArray();
+    }
+
+    public static byte[] Encode(SnapshotPart snapshot)
+    {
+        var writer = new Writer(128);
+        writer.Label(SnapshotLabel);
+        writer.Bytes16(snapshot.Salt);
+        writer.Opaque16(snapshot.ContentType);
+        writer.U64(snapshot.Size);
+        writer.Hash(snapshot.Sha256);
+        return writer.ToArray();
+    }
+
+    /// <summary>Whether every part whose values are there has the digest that the record says.</summary>
+    public static bool PartsMatch(Record record) =>
+        (record.Person is null || DigestOf(record.Person) == record.PersonDigest)
+        && (record.Content is null || DigestOf(record.Content) == record.ContentDigest)
+        && (record.Snapshot is null || DigestOf(record.Snapshot) == record.SnapshotDigest);
+
+    /// <summary>
+    /// The key under which a request is looked up: the first 16 bytes of
+    /// SHA-256( opaque16 namespace ‖ opaque16 workflow_id ‖ opaque16 request_id ). Not part of what is proven.
+    /// </summary>
+    public static Bytes16 RequestKey(WorkflowKey workflow, string requestId)
+    {
+        var writer = new Writer(256);
+        writer.Opaque16(workflow.Namespace);
+        writer.Opaque16(workflow.WorkflowId);
+        writer.Opaque16(requestId);
+        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
+        SHA256.HashData(writer.Written, digest);
+        return new Bytes16(digest[..Core.Bytes16.Size]);
+    }
+
+    private ref struct Writer(int capacity)
+    {
+        private byte[] _buffer = new byte[capacity];
+        private int _length;
+
+        public readonly ReadOnlySpan<byte> Written => _buffer.AsSpan(0, _length);
+
+        public readonly byte[] ToArray() => Written.ToArray();
+
+        public void U8(byte value) => Take(1)[0] = value;
+
+        public void U16(int value) => BinaryPrimitives.WriteUInt16BigEndian(Take(2), checked((ushort)value));
+
+        /// <summary>Negative values have no encoding: what a store was made to hold must not look like another.</summary>
+        public void U64(long value) => BinaryPrimitives.WriteUInt64BigEndian(Take(8), unchecked((ulong)value));
+
+        public void Hash(Hash value) => value.CopyTo(Take(Core.Hash.Size));
+
+        public void Bytes16(Bytes16 value) => value.CopyTo(Take(Core.Bytes16.Size));
+
+        public void Label(string label)
+        {
+            U8(checked((byte)label.Length));
+            Utf8.GetBytes(label, Take(label.Length));
+        }
+
+        public void Opaque16(string value)
+        {
+            var bytes = Utf8.GetByteCount(value);
+            U16(bytes);
+            Utf8.GetBytes(value, Take(bytes));
+        }
+
+        public void Opaque32(string value)
+        {
+            var bytes = Utf8.GetByteCount(value);
+            BinaryPrimitives.WriteUInt32BigEndian(Take(4), (uint)bytes);
+            Utf8.GetBytes(value, Take(bytes));
+        }
+
+        private Span<byte> Take(int count)
+        {
+            if (_length + count > _buffer.Length)
+                Array.Resize(ref _buffer, Math.Max(_buffer.Length * 2, _length + count));
+            var span = _buffer.AsSpan(_length, count);
+            _length += count;
+            return span;
+        }
+    }
+
+    private ref struct Reader(ReadOnlySpan<byte> bytes)
+    {
+        private ReadOnlySpan<byte> _rest = bytes;
+
+        public byte U8() => Take(1)[0];
+
+        public long U64()
+        {
+            var value = BinaryPrimitives.ReadUInt64BigEndian(Take(8));
+            return value <= long.MaxValue
+                ? (long)value
+                : throw new FormatException("An integer is larger than 2^63 − 1.");
+        }
+
+        public Hash Hash() => new(Take(Core.Hash.Size));
+
+        public string Opaque8() => Text(U8());
+
+        public string Opaque16() => Text(BinaryPrimitives.ReadUInt16BigEndian(Take(2)));
+
+        public readonly void End()
+        {
+            if (!_rest.IsEmpty)
+                throw new FormatException($"{_rest.Length} bytes follow the record.");
+        }
+
+        private string Text(int count)
+        {
+            try
+            {
+                return Utf8.GetString(Take(count));
+            }
+            catch (DecoderFallbackException e)
+            {
+                throw new FormatException("A string is not UTF-8.", e);
+            }
+        }
+
+        private ReadOnlySpan<byte> Take(int count)
+        {
+            if (count > _rest.Length)
+                throw new FormatException("The record ends early.");
+            var taken = _rest[..count];
+            _rest = _rest[count..];
+            return taken;
+        }
+    }
+}

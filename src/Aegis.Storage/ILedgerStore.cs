@@ -1,0 +1,168 @@
+using Aegis.Core;
+
+namespace Aegis.Storage;
+
+/// <summary>
+/// Where the ledger is kept. Two stores keep this one contract, and one suite of tests runs on both.
+/// <para>
+/// Writing: <see cref="BeginAsync"/> locks the log, so that all writers of all servers take turns, and
+/// <see cref="LedgerTransaction.CommitAsync"/> stores everything a batch decided, or nothing. When it returns, the
+/// batch is durable.
+/// </para>
+/// <para>
+/// Reading: what is returned is what is stored, altered or not; whoever hands it on re-checks it. Records, snapshots
+/// and the log are append-only and become visible in the order of the log: who sees log_index n sees all below. No
+/// read holds a transaction open for longer than one page.
+/// </para>
+/// <para>
+/// Failures are <see cref="StoreException"/>s. All methods but those of one transaction are thread-safe.
+/// </para>
+/// </summary>
+public interface ILedgerStore : IAsyncDisposable
+{
+    /// <summary>"sqlite" or "postgresql".</summary>
+    string Kind { get; }
+
+    /// <summary>Where the data is, for people, without secrets.</summary>
+    string Location { get; }
+
+    /// <summary>Brings the schema up to this version. Servers that start at once take turns.</summary>
+    Task MigrateAsync(CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Locks the log, then reads its head, the clock, and what the batch touches. Waits for other writers; fails with
+    /// <see cref="StoreFailure.Unavailable"/> when the lock is not to be had in time.
+    /// </summary>
+    Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
+        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Makes sure of a commit whose outcome is unknown: on a new connection locks the log, so that the commit is over,
+    /// looks for its first record, and commits one more write, so that what was found is durable.
+    /// </summary>
+    /// <returns>Whether the record is there.</returns>
+    Task<bool> ConfirmAsync(long logIndex, Hash hash, CancellationToken cancellationToken);
+
+    /// <summary>Whether the store answers, takes writes, and how far its log is. Cheap.</summary>
+    Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken);
+
+    /// <summary>The id of the log; empty while it has no record.</summary>
+    Task<string> ReadLogIdAsync(CancellationToken cancellationToken);
+
+    /// <summary>A workflow, or null.</summary>
+    Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);
+
+    /// <summary>Workflows in order of creation, from the first whose CreatedLogIndex is above the cursor.</summary>
+    Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken);
+
+    /// <summary>How many workflows share a type, a state and a status, ordered by these.</summary>
+    Task<IReadOnlyList<WorkflowCount>> CountWorkflowsAsync(string @namespace, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Records of one workflow, by their stored sequence, from one sequence on (inclusive) upwards or, descending,
+    /// downwards.
+    /// </summary>
+    Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long fromSequence, bool descending, int limit,
+        CancellationToken cancellationToken);
+
+    /// <summary>Records across workflows, by log_index.</summary>
+    Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
+        int limit, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// The newest record of a workflow that carries a snapshot, not after a sequence nor a recorded_at; or null.
+    /// </summary>
+    Task<StoredRecord?> FindCheckpointAsync(WorkflowKey key, long maxSequence, long asOf,
+        CancellationToken cancellationToken);
+
+    /// <summary>The bytes of a snapshot, or null.</summary>
+    Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken);
+}
+
+/// <summary>
+/// One batch's transaction, holding the lock of the log. Disposing it without a commit rolls back. Used by one task.
+/// </summary>
+public abstract class LedgerTransaction(BatchState state) : IAsyncDisposable
+{
+    /// <summary>What was read under the lock.</summary>
+    public BatchState State { get; } = state;
+
+    /// <summary>
+    /// Stores all that the batch decided, and returns when it is durable. It cannot be cancelled: a commit that is cut
+    /// short may have happened. Fails with <see cref="StoreFailure.Rejected"/> when the database refuses a value,
+    /// <see cref="StoreFailure.Full"/> or <see cref="StoreFailure.Unavailable"/> when nothing was stored, and
+    /// <see cref="StoreFailure.OutcomeUnknown"/> when that cannot be told.
+    /// </summary>
+    public abstract Task CommitAsync(LedgerBatch batch);
+
+    public abstract ValueTask DisposeAsync();
+}
+
+/// <summary>What a probe found.</summary>
+/// <param name="IsWritable">Whether the store takes writes: a primary, not read-only.</param>
+/// <param name="LogSize">How many records the log has.</param>
+/// <param name="Clock">The store's clock in microseconds since 1970.</param>
+public sealed record StoreProbe(bool IsWritable, long LogSize, long Clock);
+
+/// <summary>Which workflows; empty and null mean all.</summary>
+public sealed record WorkflowFilter(string Namespace)
+{
+    public IReadOnlyCollection<string> WorkflowTypes { get; init; } = [];
+    public IReadOnlyCollection<string> States { get; init; } = [];
+    public IReadOnlyCollection<WorkflowStatus> Statuses { get; init; } = [];
+
+    /// <summary>All of these entries.</summary>
+    public Metadata Metadata { get; init; } = Metadata.Empty;
+
+    /// <summary>Exclusive.</summary>
+    public long? UpdatedBefore { get; init; }
+
+    /// <summary>Inclusive.</summary>
+    public long? UpdatedAfter { get; init; }
+}
+
+/// <summary>Which records; null means all.</summary>
+public sealed record RecordFilter
+{
+    public string? Namespace { get; init; }
+    public string? WorkflowId { get; init; }
+    public string? WorkflowType { get; init; }
+    public string? Actor { get; init; }
+    public string? Principal { get; init; }
+
+    /// <summary>Inclusive.</summary>
+    public long? RecordedAfter { get; init; }
+
+    /// <summary>Exclusive.</summary>
+    public long? RecordedBefore { get; init; }
+}
+
+/// <summary>The number of workflows that share a type, a state and a status.</summary>
+public sealed record WorkflowCount(string WorkflowType, string State, WorkflowStatus Status, long Count);
+
+/// <summary>How a store failed.</summary>
+public enum StoreFailure
+{
+    /// <summary>It cannot be reached, or not in time. Nothing was stored.</summary>
+    Unavailable,
+
+    /// <summary>It has no room. Nothing was stored.</summary>
+    Full,
+
+    /// <summary>It refused a value. Nothing was stored.</summary>
+    Rejected,
+
+    /// <summary>The commit may or may not have happened.</summary>
+    OutcomeUnknown,
+
+    /// <summary>The store is not one that can be used: in use by another server, of a later version, altered.</summary>
+    Unusable,
+}
+
+/// <summary>A failure of the store, classified by the driver's codes, never by message text.</summary>
+public sealed class StoreException(StoreFailure failure, string message, Exception? inner = null)
+    : Exception(message, inner)
+{
+    public StoreFailure Failure { get; } = failure;
+}

@@ -1,0 +1,36 @@
+using DbUp.Builder;
+using DbUp.Engine;
+using DbUp.Engine.Output;
+
+namespace Aegis.Storage;
+
+/// <summary>
+/// Runs the numbered scripts of one dialect by DbUp. The caller holds a lock around it: upgrades that start at once
+/// must take turns, or all but one fail on the journal's key.
+/// </summary>
+internal static class Migrator
+{
+    /// <exception cref="StoreException">A script failed, or the database is of a later version.</exception>
+    public static void Run(UpgradeEngineBuilder builder, string dialect)
+    {
+        var prefix = "Aegis.Storage.Migrations." + dialect + ".";
+        var engine = builder
+            .WithScriptsEmbeddedInAssembly(typeof(Migrator).Assembly, name => name.StartsWith(prefix, StringComparison.Ordinal))
+            .WithVariablesDisabled()
+            .WithTransactionPerScript()
+            .LogTo(new NoOpUpgradeLog())
+            .Build();
+        var known = engine.GetDiscoveredScripts().Select(s => s.Name).ToHashSet();
+        if (engine.GetExecutedScripts().FirstOrDefault(s => !known.Contains(s)) is { } later)
+        {
+            throw new StoreException(StoreFailure.Unusable,
+                $"The database was migrated by a later version of Aegis (it has {later}); start that version.");
+        }
+        DatabaseUpgradeResult result = engine.PerformUpgrade();
+        if (!result.Successful)
+        {
+            throw new StoreException(StoreFailure.Unusable,
+                $"The migration {result.ErrorScript?.Name ?? "journal"} failed: {result.Error.Message}", result.Error);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+using Aegis.Core;
+using Dapper;
+
+namespace Aegis.Storage;
+
+// Reading. Rows are read by the names of their columns, so that those a later version adds are passed over.
+public sealed partial class PostgresLedgerStore
+{
+    public Task<string> ReadLogIdAsync(CancellationToken cancellationToken) => ReadAsync(async connection =>
+        await connection.QuerySingleOrDefaultAsync<string>(new CommandDefinition(
+            "SELECT log_id FROM log_head ORDER BY size DESC LIMIT 1",
+            cancellationToken: cancellationToken)) ?? "", cancellationToken);
+
+    public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
+        ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(
+            "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId",
+            key, cancellationToken: cancellationToken)))?.ToWorkflow(), cancellationToken);
+
+    public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(async connection =>
+        [.. (await connection.QueryAsync<WorkflowRow>(new CommandDefinition(
+            """
+            SELECT *
+            FROM workflow_and_lease
+            WHERE namespace = @Namespace
+              AND created_log_index > @afterLogIndex
+              AND (@types::text[] IS NULL OR workflow_type = ANY (@types))
+              AND (@states::text[] IS NULL OR state = ANY (@states))
+              AND (@statuses::smallint[] IS NULL OR status = ANY (@statuses))
+              AND (@UpdatedBefore::bigint IS NULL OR updated_at < @UpdatedBefore)
+              AND (@UpdatedAfter::bigint IS NULL OR updated_at >= @UpdatedAfter)
+              AND (@metadata::text IS NULL OR metadata @> @metadata::jsonb)
+            ORDER BY created_log_index
+            LIMIT @limit
+            """,
+            new
+            {
+                filter.Namespace,
+                afterLogIndex,
+                types = filter.WorkflowTypes.Count == 0 ? null : filter.WorkflowTypes.ToArray(),
+                states = filter.States.Count == 0 ? null : filter.States.ToArray(),
+                statuses = filter.Statuses.Count == 0 ? null : filter.Statuses.Select(s => (short)s).ToArray(),
+                filter.UpdatedBefore,
+                filter.UpdatedAfter,
+                metadata = filter.Metadata.Count == 0 ? null : MetadataJson.Write(filter.Metadata),
+                limit,
+            },
+            cancellationToken: cancellationToken))).Select(row => row.ToWorkflow())], cancellationToken);
+
+    public Task<IReadOnlyList<WorkflowCount>> CountWorkflowsAsync(string @namespace,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<WorkflowCount>>(async connection =>
+        [.. (await connection.QueryAsync<(string Type, string State, short Status, long Count)>(new CommandDefinition(
+            """
+            SELECT workflow_type, state, status, count(*)
+            FROM workflow
+            WHERE namespace = @namespace
+            GROUP BY workflow_type, state, status
+            ORDER BY workflow_type, state, status
+            """,
+            new { @namespace }, cancellationToken: cancellationToken)))
+            .Select(c => new WorkflowCount(c.Type, c.State, (WorkflowStatus)c.Status, c.Count))], cancellationToken);
+
+    public Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long fromSequence, bool descending,
+        int limit, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(async connection =>
+        [.. (await connection.QueryAsync<RecordRow>(new CommandDefinition(
+            descending
+                ? """
+                  SELECT *
+                  FROM record
+                  WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sequence <= @fromSequence
+                  ORDER BY sequence DESC
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT *
+                  FROM record
+                  WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sequence >= @fromSequence
+                  ORDER BY sequence
+                  LIMIT @limit
+                  """,
+            new { key.Namespace, key.WorkflowId, fromSequence, limit }, cancellationToken: cancellationToken)))
+            .Select(row => row.ToStoredRecord())], cancellationToken);
+
+    public Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
+        int limit, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(async connection =>
+        [.. (await connection.QueryAsync<RecordRow>(new CommandDefinition(
+            descending
+                ? """
+                  SELECT *
+                  FROM record
+                  WHERE log_index <= @fromLogIndex
+                    AND (@Namespace::text IS NULL OR namespace = @Namespace)
+                    AND (@WorkflowId::text IS NULL OR workflow_id = @WorkflowId)
+                    AND (@WorkflowType::text IS NULL OR workflow_type = @WorkflowType)
+                    AND (@Actor::text IS NULL OR actor = @Actor)
+                    AND (@Principal::text IS NULL OR principal = @Principal)
+                    AND (@RecordedAfter::bigint IS NULL OR recorded_at >= @RecordedAfter)
+                    AND (@RecordedBefore::bigint IS NULL OR recorded_at < @RecordedBefore)
+                  ORDER BY log_index DESC
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT *
+                  FROM record
+                  WHERE log_index >= @fromLogIndex
+                    AND (@Namespace::text IS NULL OR namespace = @Namespace)
+                    AND (@WorkflowId::text IS NULL OR workflow_id = @WorkflowId)
+                    AND (@WorkflowType::text IS NULL OR workflow_type = @WorkflowType)
+                    AND (@Actor::text IS NULL OR actor = @Actor)
+                    AND (@Principal::text IS NULL OR principal = @Principal)
+                    AND (@RecordedAfter::bigint IS NULL OR recorded_at >= @RecordedAfter)
+                    AND (@RecordedBefore::bigint IS NULL OR recorded_at < @RecordedBefore)
+                  ORDER BY log_index
+                  LIMIT @limit
+                  """,
+            new
+            {
+                fromLogIndex,
+                filter.Namespace,
+                filter.WorkflowId,
+                filter.WorkflowType,
+                filter.Actor,
+                filter.Principal,
+                filter.RecordedAfter,
+                filter.RecordedBefore,
+                limit,
+            },
+            cancellationToken: cancellationToken))).Select(row => row.ToStoredRecord())], cancellationToken);
+
+    public Task<StoredRecord?> FindCheckpointAsync(WorkflowKey key, long maxSequence, long asOf,
+        CancellationToken cancellationToken) => ReadAsync(async connection =>
+        (await connection.QuerySingleOrDefaultAsync<RecordRow>(new CommandDefinition(
+            """
+            SELECT *
+            FROM record
+            WHERE namespace = @Namespace
+              AND workflow_id = @WorkflowId
+              AND sequence <= @maxSequence
+              AND recorded_at <= @asOf
+              AND snapshot_sha256 IS NOT NULL
+            ORDER BY sequence DESC
+            LIMIT 1
+            """,
+            new { key.Namespace, key.WorkflowId, maxSequence, asOf }, cancellationToken: cancellationToken)))
+            ?.ToStoredRecord(), cancellationToken);
+
+    public Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken) =>
+        ReadAsync(connection => connection.QuerySingleOrDefaultAsync<byte[]>(new CommandDefinition(
+            """
+            SELECT content
+            FROM snapshot
+            WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sha256 = @sha256
+            """,
+            new { key.Namespace, key.WorkflowId, sha256 = sha256.ToArray() },
+            cancellationToken: cancellationToken)), cancellationToken);
+}

@@ -1,0 +1,186 @@
+using Aegis.Core;
+using Dapper;
+using Npgsql;
+
+namespace Aegis.Storage;
+
+// Writing: the lock and all reads in one round trip, all writes and the commit in the other. Npgsql sends the statements
+// of one text together and reads their results together.
+public sealed partial class PostgresLedgerStore
+{
+    /// <summary>How long a commit may stand still before its connection is given up and the outcome is unknown.</summary>
+    private static readonly TimeSpan CommitPatience = TimeSpan.FromSeconds(10);
+
+    public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
+        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken)
+    {
+        NpgsqlConnection? connection = null;
+        try
+        {
+            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            return new Transaction(connection, await ReadStateAsync(connection, workflows, requestKeys));
+        }
+        catch (Exception e)
+        {
+            await DiscardAsync(connection);
+            if (e is NpgsqlException or TimeoutException)
+                throw Failed(e);
+            throw;
+        }
+    }
+
+    public async Task<bool> ConfirmAsync(long logIndex, Hash hash, CancellationToken cancellationToken)
+    {
+        _writer.Clear();
+        NpgsqlConnection? connection = null;
+        try
+        {
+            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            var warned = false;
+            connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
+            // The lock is free only once the commit in question is over. The message is a write of its own: its commit
+            // waits for the replicas again, and so covers what was found.
+            await using (var results = await connection.QueryMultipleAsync(
+                """
+                BEGIN;
+                SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
+                SELECT hash FROM record WHERE log_index = @logIndex;
+                SELECT pg_logical_emit_message(true, 'aegis', 'confirm')::text;
+                COMMIT
+                """,
+                new { logIndex }))
+            {
+                await results.ReadAsync<short>();
+                var found = await results.ReadSingleOrDefaultAsync<byte[]>();
+                await results.ReadAsync<string>();
+                if (!warned)
+                    return found is not null && new Hash(found) == hash;
+            }
+            throw new StoreException(StoreFailure.Unavailable, "PostgreSQL warned on the commit that was to confirm.");
+        }
+        catch (Exception e) when (e is NpgsqlException or TimeoutException)
+        {
+            throw Failed(e);
+        }
+        finally
+        {
+            await DiscardAsync(connection);
+        }
+    }
+
+    private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,
+        IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys)
+    {
+        await using var results = await connection.QueryMultipleAsync(
+            """
+            BEGIN;
+            SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
+            SELECT
+                coalesce(head.size, 0) AS size,
+                coalesce(head.log_id, '') AS log_id,
+                coalesce(head.last_recorded_at, 0) AS last_recorded_at,
+                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
+            FROM (VALUES (1)) AS one
+            LEFT JOIN (SELECT * FROM log_head ORDER BY size DESC LIMIT 1) AS head ON true;
+            SELECT workflow_and_lease.*
+            FROM unnest(@namespaces, @workflowIds) AS key (namespace, workflow_id)
+            JOIN workflow_and_lease
+              ON workflow_and_lease.namespace = key.namespace
+             AND workflow_and_lease.workflow_id = key.workflow_id;
+            SELECT * FROM record WHERE request_key = ANY (@requestKeys)
+            """,
+            new
+            {
+                namespaces = workflows.Select(w => w.Namespace).ToArray(),
+                workflowIds = workflows.Select(w => w.WorkflowId).ToArray(),
+                requestKeys = requestKeys.Select(k => k.ToArray()).ToArray(),
+            });
+        await results.ReadAsync<short>();
+        var head = await results.ReadSingleAsync<(long Size, string LogId, long LastRecordedAt, long Now)>();
+        return new BatchState
+        {
+            LogSize = head.Size,
+            LogId = head.LogId,
+            LastRecordedAt = head.LastRecordedAt,
+            Now = head.Now,
+            Workflows = [.. (await results.ReadAsync<WorkflowRow>()).Select(row => row.ToWorkflow())],
+            KnownRequests = [.. (await results.ReadAsync<RecordRow>()).Select(row => row.ToStoredRecord())],
+        };
+    }
+
+    /// <summary>Classifies, and leaves a server that has become read-only: connections from now on look for another.</summary>
+    private StoreException Failed(Exception e)
+    {
+        if (e is not PostgresException || e is PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction })
+            _writer.Clear();
+        return Classify(e);
+    }
+
+    /// <summary>Rolls back what may be open, and closes.</summary>
+    private static async Task DiscardAsync(NpgsqlConnection? connection)
+    {
+        if (connection is null)
+            return;
+        try
+        {
+            if (connection.State == System.Data.ConnectionState.Open)
+                await connection.ExecuteAsync("ROLLBACK");
+        }
+        catch (Exception e) when (e is NpgsqlException or TimeoutException or InvalidOperationException)
+        {
+            // The connection is broken: the server rolls back by itself.
+        }
+        await connection.DisposeAsync();
+    }
+
+    /// <summary>A warning on a commit may mean that the wait for the replicas was cut short.</summary>
+    private static bool IsWarning(PostgresNotice notice) =>
+        notice is { InvariantSeverity: "WARNING", SqlState: PostgresErrorCodes.Warning };
+
+    private sealed class Transaction(NpgsqlConnection connection, BatchState state) : LedgerTransaction(state)
+    {
+        private NpgsqlConnection? _connection = connection;
+
+        public override async Task CommitAsync(LedgerBatch batch)
+        {
+            var connection = _connection ?? throw new InvalidOperationException("The transaction is over.");
+            var warned = false;
+            void OnNotice(object _, NpgsqlNoticeEventArgs e) => warned |= IsWarning(e.Notice);
+            connection.Notice += OnNotice;
+            try
+            {
+                var commit = PostgresWrites.StoreAndCommitAsync(connection, batch);
+                if (await Task.WhenAny(commit, Task.Delay(CommitPatience)) != commit)
+                {
+                    // Never cancelled: a cancelled commit may have happened. The connection is left to itself and closed
+                    // once it comes back.
+                    _connection = null;
+                    _ = commit.ContinueWith(_ => connection.DisposeAsync().AsTask(), TaskScheduler.Default);
+                    throw new StoreException(StoreFailure.OutcomeUnknown, "The commit stands still.");
+                }
+                await commit;
+                if (warned)
+                    throw new StoreException(StoreFailure.OutcomeUnknown, "PostgreSQL warned on the commit.");
+                _connection = null;
+                connection.Notice -= OnNotice;
+                await connection.DisposeAsync();
+            }
+            catch (PostgresException e) when (e.InvariantSeverity == "ERROR")
+            {
+                // An error, be it of a statement or of the commit, means that the transaction did not happen.
+                throw Classify(e);
+            }
+            catch (Exception e) when (e is NpgsqlException or TimeoutException)
+            {
+                // The connection was lost, or the server was ended: before the commit or after it.
+                throw new StoreException(StoreFailure.OutcomeUnknown, "The connection was lost in the commit.", e);
+            }
+        }
+
+        public override async ValueTask DisposeAsync()
+        {
+            await DiscardAsync(_connection);
+            _connection = null;
+        }
+    }
+}

@@ -1,0 +1,193 @@
+using Aegis.Core;
+using Dapper;
+using Npgsql;
+
+namespace Aegis.Storage;
+
+/// <summary>
+/// The ledger in PostgreSQL. Writers of all servers take turns on the row of log_lock; a batch costs two round trips.
+/// READ COMMITTED, so that each statement after the lock sees what the writer before has committed.
+/// </summary>
+public sealed partial class PostgresLedgerStore : ILedgerStore
+{
+    private const long MigrationLock = 0x6165676973; // "aegis"
+
+    private readonly string _connectionString;
+    private readonly NpgsqlDataSource _writer;
+    private readonly NpgsqlDataSource _reader;
+
+    static PostgresLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
+
+    private PostgresLedgerStore(NpgsqlConnectionStringBuilder settings)
+    {
+        _connectionString = settings.ToString();
+        Location = $"{settings.Host}:{settings.Port}/{settings.Database ?? settings.Username}";
+        _writer = WriterSource(settings);
+        _reader = ReaderSource(settings);
+    }
+
+    public string Kind => "postgresql";
+
+    public string Location { get; }
+
+    /// <summary>Takes an Npgsql connection string; connects to nothing yet.</summary>
+    /// <exception cref="StoreException">It is not one.</exception>
+    public static PostgresLedgerStore Open(string connectionString)
+    {
+        try
+        {
+            var settings = new NpgsqlConnectionStringBuilder(connectionString)
+            {
+                ApplicationName = "aegis",
+                // A writer must never stay with an old primary: ask again soon.
+                HostRecheckSeconds = 1,
+                TcpKeepAlive = true,
+                TcpKeepAliveTime = 5,
+                TcpKeepAliveInterval = 1,
+                IncludeErrorDetail = false,
+            };
+            if (string.IsNullOrEmpty(settings.Host))
+                throw new ArgumentException("it names no Host");
+            if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
+                settings.TargetSessionAttributes = "primary";
+            return new PostgresLedgerStore(settings);
+        }
+        catch (Exception e) when (e is ArgumentException or FormatException or InvalidOperationException)
+        {
+            throw new StoreException(StoreFailure.Unusable,
+                $"AEGIS_DATABASE is neither sqlite:PATH nor an Npgsql connection string: {e.Message}", e);
+        }
+    }
+
+    public async Task MigrateAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
+            await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
+            await connection.ExecuteAsync(new CommandDefinition("SELECT pg_advisory_lock(@MigrationLock)",
+                new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
+            try
+            {
+                Migrator.Run(DbUp.DeployChanges.To.PostgresqlDatabase(MigrationConnectionString()), "PostgreSql");
+            }
+            finally
+            {
+                await connection.ExecuteAsync("SELECT pg_advisory_unlock(@MigrationLock)", new { MigrationLock });
+            }
+        }
+        catch (Exception e) when (e is NpgsqlException or TimeoutException)
+        {
+            throw Classify(e);
+        }
+    }
+
+    public async Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken)
+    {
+        var probe = await ReadAsync(connection => connection.QuerySingleAsync<(bool IsWritable, long Size, long Now)>(
+            new CommandDefinition(
+                """
+                SELECT
+                    NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean,
+                    coalesce((SELECT size FROM log_head ORDER BY size DESC LIMIT 1), 0),
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                """,
+                cancellationToken: cancellationToken)), cancellationToken);
+        if (!probe.IsWritable)
+        {
+            // Leave the old primary: connections opened from now on look for the new one.
+            _writer.Clear();
+            _reader.Clear();
+        }
+        return new StoreProbe(probe.IsWritable, probe.Size, probe.Now);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _writer.DisposeAsync();
+        await _reader.DisposeAsync();
+    }
+
+    private static NpgsqlDataSource WriterSource(NpgsqlConnectionStringBuilder settings)
+    {
+        var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
+        {
+            MaxPoolSize = 4,
+            NoResetOnClose = true,
+            MaxAutoPrepare = 50,
+            AutoPrepareMinUsages = 2,
+            CommandTimeout = 15,
+        }.ToString());
+        builder.UsePhysicalConnectionInitializer(
+            connection => connection.Execute(WriterSession),
+            connection => connection.ExecuteAsync(WriterSession));
+        return builder.Build();
+    }
+
+    /// <summary>
+    /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Plans are made once, perhaps on
+    /// empty tables, and last: hence generic plans without sequential scans. Durability is raised, never lowered.
+    /// </summary>
+    private const string WriterSession =
+        """
+        SELECT
+            set_config('synchronous_commit',
+                CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+            set_config('idle_in_transaction_session_timeout', '5s', false),
+            set_config('tcp_user_timeout', '5s', false),
+            set_config('lock_timeout', '8s', false),
+            set_config('statement_timeout', '0', false),
+            set_config('plan_cache_mode', 'force_generic_plan', false),
+            set_config('enable_seqscan', 'off', false),
+            set_config('jit', 'off', false)
+        """;
+
+    private static NpgsqlDataSource ReaderSource(NpgsqlConnectionStringBuilder settings) =>
+        NpgsqlDataSource.Create(new NpgsqlConnectionStringBuilder(settings.ToString())
+        {
+            NoResetOnClose = true,
+            MaxAutoPrepare = 50,
+            AutoPrepareMinUsages = 2,
+            CommandTimeout = 5,
+        });
+
+    /// <summary>DbUp opens its own connections: none of them may linger in a pool.</summary>
+    private string MigrationConnectionString() =>
+        new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false }.ToString();
+
+    private async Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken)
+    {
+        // A restart of the database leaves broken connections in the pool, and a read can be done again: the second
+        // try opens a new one.
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
+                return await read(connection);
+            }
+            catch (Exception e) when (e is NpgsqlException or TimeoutException)
+            {
+                if (attempt == 1 && e is NpgsqlException and not PostgresException)
+                    _reader.Clear();
+                else if (attempt > 1 || e is not PostgresException { SqlState: PostgresErrorCodes.AdminShutdown })
+                    throw Classify(e);
+            }
+        }
+    }
+
+    /// <summary>Before a commit was tried, and where a statement failed, nothing can have been stored.</summary>
+    private static StoreException Classify(Exception e) => e is not PostgresException { SqlState: var state }
+        ? new StoreException(StoreFailure.Unavailable, "PostgreSQL cannot be reached.", e)
+        : state switch
+        {
+            PostgresErrorCodes.DiskFull =>
+                new StoreException(StoreFailure.Full, "The disk of the database is full.", e),
+            PostgresErrorCodes.InvalidCatalogName or PostgresErrorCodes.InvalidPassword
+                or PostgresErrorCodes.InvalidAuthorizationSpecification or PostgresErrorCodes.InsufficientPrivilege =>
+                new StoreException(StoreFailure.Unusable, $"PostgreSQL refuses: {((PostgresException)e).MessageText}.", e),
+            _ when state[..2] is "22" or "23" or "54" =>
+                new StoreException(StoreFailure.Rejected, $"PostgreSQL refused a value (SQLSTATE {state}).", e),
+            _ => new StoreException(StoreFailure.Unavailable, $"PostgreSQL failed (SQLSTATE {state}).", e),
+        };
+}

@@ -1,0 +1,164 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using Aegis.Core;
+
+namespace Aegis.Storage;
+
+/// <summary>A row of the table record, as both databases give it.</summary>
+internal sealed class RecordRow
+{
+    public long LogIndex { get; init; }
+    public string LogId { get; init; } = "";
+    public string Namespace { get; init; } = "";
+    public string WorkflowId { get; init; } = "";
+    public long Sequence { get; init; }
+    public short Kind { get; init; }
+    public string WorkflowType { get; init; } = "";
+    public string FromState { get; init; } = "";
+    public string ToState { get; init; } = "";
+    public short Status { get; init; }
+    public string RequestId { get; init; } = "";
+    public long LeaseEpoch { get; init; }
+    public long OccurredAt { get; init; }
+    public long RecordedAt { get; init; }
+    public byte[]? PersonSalt { get; init; }
+    public string? Actor { get; init; }
+    public string? Principal { get; init; }
+    public byte[]? ContentSalt { get; init; }
+    public string? Reason { get; init; }
+    public string? Metadata { get; init; }
+    public byte[]? SnapshotSalt { get; init; }
+    public string? SnapshotContentType { get; init; }
+    public long? SnapshotSize { get; init; }
+    public byte[]? SnapshotSha256 { get; init; }
+    public byte[] Hash { get; init; } = [];
+    public byte[] Encoded { get; init; } = [];
+
+    /// <summary>
+    /// The record as it is stored. The digests and the link have no columns and come from the encoded bytes; where
+    /// those cannot be read they are zero, which no verification takes for sound.
+    /// </summary>
+    public StoredRecord ToStoredRecord()
+    {
+        var decoded = Decode();
+        var record = new Record
+        {
+            LogId = LogId,
+            Namespace = Namespace,
+            WorkflowId = WorkflowId,
+            Sequence = Sequence,
+            Kind = (RecordKind)Kind,
+            WorkflowType = WorkflowType,
+            FromState = FromState,
+            ToState = ToState,
+            Status = (WorkflowStatus)Status,
+            RequestId = RequestId,
+            LeaseEpoch = LeaseEpoch,
+            OccurredAt = OccurredAt,
+            RecordedAt = RecordedAt,
+            PersonDigest = decoded?.PersonDigest ?? default,
+            ContentDigest = decoded?.ContentDigest ?? default,
+            SnapshotDigest = decoded?.SnapshotDigest ?? default,
+            PreviousHash = decoded?.PreviousHash ?? default,
+            Person = PersonSalt is null ? null : new Person(Salt(PersonSalt), Actor ?? "", Principal ?? ""),
+            Content = ContentSalt is null
+                ? null
+                : new Content(Salt(ContentSalt), Reason ?? "", MetadataJson.Read(Metadata)),
+            Snapshot = SnapshotSalt is null
+                ? null
+                : new SnapshotPart(Salt(SnapshotSalt), SnapshotContentType ?? "", SnapshotSize ?? 0,
+                    ToHash(SnapshotSha256)),
+        };
+        return new StoredRecord(record, Encoded, ToHash(Hash), LogIndex);
+    }
+
+    private Record? Decode()
+    {
+        try
+        {
+            return RecordFormat.Decode(Encoded);
+        }
+        catch (FormatException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>A salt or hash of another length was altered; what it becomes matches nothing.</summary>
+    private static Bytes16 Salt(byte[] bytes) => bytes.Length == Bytes16.Size ? new Bytes16(bytes) : default;
+
+    private static Hash ToHash(byte[]? bytes) => bytes?.Length == Core.Hash.Size ? new Hash(bytes) : default;
+}
+
+/// <summary>A row of the table workflow, with its lease.</summary>
+internal sealed class WorkflowRow
+{
+    public string Namespace { get; init; } = "";
+    public string WorkflowId { get; init; } = "";
+    public string WorkflowType { get; init; } = "";
+    public string State { get; init; } = "";
+    public short Status { get; init; }
+    public long Sequence { get; init; }
+    public byte[] HeadHash { get; init; } = [];
+    public long CheckpointSequence { get; init; }
+    public string? Metadata { get; init; }
+    public string? ForkedFromWorkflowId { get; init; }
+    public long? ForkedFromSequence { get; init; }
+    public byte[]? ForkedFromHash { get; init; }
+    public long CreatedLogIndex { get; init; }
+    public long CreatedAt { get; init; }
+    public long UpdatedAt { get; init; }
+    public bool Importing { get; init; }
+    public string? LeaseOwner { get; init; }
+    public long? LeaseEpoch { get; init; }
+    public long? LeaseExpiresAt { get; init; }
+
+    public Workflow ToWorkflow() => new()
+    {
+        Key = new WorkflowKey(Namespace, WorkflowId),
+        WorkflowType = WorkflowType,
+        State = State,
+        Status = (WorkflowStatus)Status,
+        Sequence = Sequence,
+        HeadHash = ToHash(HeadHash),
+        CheckpointSequence = CheckpointSequence,
+        Metadata = MetadataJson.Read(Metadata),
+        ForkedFrom = ForkedFromWorkflowId is null
+            ? null
+            : new ForkPoint(ForkedFromWorkflowId, ForkedFromSequence ?? 0, ToHash(ForkedFromHash)),
+        CreatedLogIndex = CreatedLogIndex,
+        CreatedAt = CreatedAt,
+        UpdatedAt = UpdatedAt,
+        Importing = Importing,
+        Lease = LeaseEpoch is { } epoch ? new Lease(LeaseOwner ?? "", epoch, LeaseExpiresAt ?? 0) : null,
+    };
+
+    private static Hash ToHash(byte[]? bytes) => bytes?.Length == Hash.Size ? new Hash(bytes) : default;
+}
+
+/// <summary>Metadata as a JSON object of strings, which both databases can search.</summary>
+internal static class MetadataJson
+{
+    private static readonly JsonSerializerOptions Options = new()
+    {
+        // Readable in the database: nothing here is ever put into a web page.
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+
+    public static string Write(Metadata metadata) => JsonSerializer.Serialize(metadata.ToDictionary(), Options);
+
+    /// <summary>What is not an object of strings was altered: it reads as empty, and its digest tells.</summary>
+    public static Metadata Read(string? json)
+    {
+        if (string.IsNullOrEmpty(json) || json == "{}")
+            return Metadata.Empty;
+        try
+        {
+            return new Metadata(JsonSerializer.Deserialize<Dictionary<string, string>>(json, Options) ?? []);
+        }
+        catch (JsonException)
+        {
+            return Metadata.Empty;
+        }
+    }
+}

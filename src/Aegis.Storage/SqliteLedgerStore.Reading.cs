@@ -1,0 +1,159 @@
+using System.Text.Json;
+using Aegis.Core;
+using Dapper;
+
+namespace Aegis.Storage;
+
+// Reading. Rows are read by the names of their columns, so that those a later version adds are passed over.
+public sealed partial class SqliteLedgerStore
+{
+    public Task<string> ReadLogIdAsync(CancellationToken cancellationToken) => ReadAsync(connection =>
+        connection.QuerySingleOrDefault<string>("SELECT log_id FROM log_head ORDER BY size DESC LIMIT 1") ?? "");
+
+    public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
+        ReadAsync(connection => connection.QuerySingleOrDefault<WorkflowRow>(
+            "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key)
+            ?.ToWorkflow());
+
+    public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(connection =>
+        [.. connection.Query<WorkflowRow>(
+            """
+            SELECT *
+            FROM workflow_and_lease AS w
+            WHERE namespace = @Namespace
+              AND created_log_index > @afterLogIndex
+              AND (@types IS NULL OR workflow_type IN (SELECT value FROM json_each(@types)))
+              AND (@states IS NULL OR state IN (SELECT value FROM json_each(@states)))
+              AND (@statuses IS NULL OR status IN (SELECT value FROM json_each(@statuses)))
+              AND (@UpdatedBefore IS NULL OR updated_at < @UpdatedBefore)
+              AND (@UpdatedAfter IS NULL OR updated_at >= @UpdatedAfter)
+              AND (@metadata IS NULL OR NOT EXISTS (
+                  SELECT 1
+                  FROM json_each(@metadata) AS wanted
+                  WHERE NOT EXISTS (
+                      SELECT 1
+                      FROM json_each(w.metadata) AS had
+                      WHERE had.key = wanted.key AND had.value = wanted.value)))
+            ORDER BY created_log_index
+            LIMIT @limit
+            """,
+            new
+            {
+                filter.Namespace,
+                afterLogIndex,
+                types = Json(filter.WorkflowTypes),
+                states = Json(filter.States),
+                statuses = Json([.. filter.Statuses.Select(s => (int)s)]),
+                filter.UpdatedBefore,
+                filter.UpdatedAfter,
+                metadata = filter.Metadata.Count == 0 ? null : MetadataJson.Write(filter.Metadata),
+                limit,
+            }).Select(row => row.ToWorkflow())]);
+
+    public Task<IReadOnlyList<WorkflowCount>> CountWorkflowsAsync(string @namespace,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<WorkflowCount>>(connection =>
+        [.. connection.Query<(string Type, string State, long Status, long Count)>(
+            """
+            SELECT workflow_type, state, status, count(*)
+            FROM workflow
+            WHERE namespace = @namespace
+            GROUP BY workflow_type, state, status
+            ORDER BY workflow_type, state, status
+            """,
+            new { @namespace })
+            .Select(c => new WorkflowCount(c.Type, c.State, (WorkflowStatus)c.Status, c.Count))]);
+
+    public Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long fromSequence, bool descending,
+        int limit, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(connection =>
+        [.. connection.Query<RecordRow>(
+            descending
+                ? """
+                  SELECT *
+                  FROM record
+                  WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sequence <= @fromSequence
+                  ORDER BY sequence DESC
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT *
+                  FROM record
+                  WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sequence >= @fromSequence
+                  ORDER BY sequence
+                  LIMIT @limit
+                  """,
+            new { key.Namespace, key.WorkflowId, fromSequence, limit })
+            .Select(row => row.ToStoredRecord())]);
+
+    public Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
+        int limit, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(connection =>
+        [.. connection.Query<RecordRow>(
+            descending
+                ? """
+                  SELECT *
+                  FROM record
+                  WHERE log_index <= @fromLogIndex
+                    AND (@Namespace IS NULL OR namespace = @Namespace)
+                    AND (@WorkflowId IS NULL OR workflow_id = @WorkflowId)
+                    AND (@WorkflowType IS NULL OR workflow_type = @WorkflowType)
+                    AND (@Actor IS NULL OR actor = @Actor)
+                    AND (@Principal IS NULL OR principal = @Principal)
+                    AND (@RecordedAfter IS NULL OR recorded_at >= @RecordedAfter)
+                    AND (@RecordedBefore IS NULL OR recorded_at < @RecordedBefore)
+                  ORDER BY log_index DESC
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT *
+                  FROM record
+                  WHERE log_index >= @fromLogIndex
+                    AND (@Namespace IS NULL OR namespace = @Namespace)
+                    AND (@WorkflowId IS NULL OR workflow_id = @WorkflowId)
+                    AND (@WorkflowType IS NULL OR workflow_type = @WorkflowType)
+                    AND (@Actor IS NULL OR actor = @Actor)
+                    AND (@Principal IS NULL OR principal = @Principal)
+                    AND (@RecordedAfter IS NULL OR recorded_at >= @RecordedAfter)
+                    AND (@RecordedBefore IS NULL OR recorded_at < @RecordedBefore)
+                  ORDER BY log_index
+                  LIMIT @limit
+                  """,
+            new
+            {
+                fromLogIndex,
+                filter.Namespace,
+                filter.WorkflowId,
+                filter.WorkflowType,
+                filter.Actor,
+                filter.Principal,
+                filter.RecordedAfter,
+                filter.RecordedBefore,
+                limit,
+            }).Select(row => row.ToStoredRecord())]);
+
+    public Task<StoredRecord?> FindCheckpointAsync(WorkflowKey key, long maxSequence, long asOf,
+        CancellationToken cancellationToken) => ReadAsync(connection => connection.QuerySingleOrDefault<RecordRow>(
+        """
+        SELECT *
+        FROM record
+        WHERE namespace = @Namespace
+          AND workflow_id = @WorkflowId
+          AND sequence <= @maxSequence
+          AND recorded_at <= @asOf
+          AND snapshot_sha256 IS NOT NULL
+        ORDER BY sequence DESC
+        LIMIT 1
+        """,
+        new { key.Namespace, key.WorkflowId, maxSequence, asOf })?.ToStoredRecord());
+
+    public Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken) =>
+        ReadAsync(connection => connection.QuerySingleOrDefault<byte[]>(
+            """
+            SELECT content
+            FROM snapshot
+            WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sha256 = @sha256
+            """,
+            new { key.Namespace, key.WorkflowId, sha256 = sha256.ToArray() }));
+
+    private static string? Json<T>(IReadOnlyCollection<T> values) =>
+        values.Count == 0 ? null : JsonSerializer.Serialize(values);
+}

@@ -1,0 +1,152 @@
+using Aegis.Core;
+using Dapper;
+using Microsoft.Data.Sqlite;
+
+namespace Aegis.Storage;
+
+// Writing: BEGIN IMMEDIATE is the lock of the log.
+public sealed partial class SqliteLedgerStore
+{
+    public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
+        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken)
+    {
+        await _writing.WaitAsync(cancellationToken);
+        SqliteConnection? connection = null;
+        try
+        {
+            connection = OpenForWriting();
+            connection.Execute("BEGIN IMMEDIATE");
+            return new Transaction(this, connection, ReadState(connection, workflows, requestKeys));
+        }
+        catch (Exception e)
+        {
+            Discard(connection);
+            _writing.Release();
+            if (e is SqliteException sqlite)
+                throw Classify(sqlite);
+            throw;
+        }
+    }
+
+    public async Task<bool> ConfirmAsync(long logIndex, Hash hash, CancellationToken cancellationToken)
+    {
+        await _writing.WaitAsync(cancellationToken);
+        SqliteConnection? connection = null;
+        try
+        {
+            connection = OpenForWriting();
+            connection.Execute("BEGIN IMMEDIATE");
+            var found = connection.QuerySingleOrDefault<byte[]>(
+                "SELECT hash FROM record WHERE log_index = @logIndex", new { logIndex });
+            // Also where nothing was found: frames of a failed commit may lie in the WAL, and a crash could bring them
+            // back; the next commit overwrites them.
+            connection.Execute("UPDATE log_lock SET confirmed = @logIndex WHERE id = 1", new { logIndex });
+            connection.Execute("COMMIT");
+            connection.Dispose();
+            return found is not null && new Hash(found) == hash;
+        }
+        catch (SqliteException e)
+        {
+            Discard(connection);
+            throw Classify(e);
+        }
+        finally
+        {
+            _writing.Release();
+        }
+    }
+
+    private BatchState ReadState(SqliteConnection connection, IReadOnlyCollection<WorkflowKey> workflows,
+        IReadOnlyCollection<Bytes16> requestKeys)
+    {
+        var head = connection.QuerySingleOrDefault<(long Size, string LogId, long LastRecordedAt)>(
+            "SELECT size, log_id, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1");
+        var heads = new List<Workflow>();
+        foreach (var key in workflows)
+        {
+            var row = connection.QuerySingleOrDefault<WorkflowRow>(
+                "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key);
+            if (row is not null)
+                heads.Add(row.ToWorkflow());
+        }
+        var known = new List<StoredRecord>();
+        foreach (var requestKey in requestKeys)
+        {
+            var row = connection.QuerySingleOrDefault<RecordRow>(
+                "SELECT * FROM record WHERE request_key = @key", new { key = requestKey.ToArray() });
+            if (row is not null)
+                known.Add(row.ToStoredRecord());
+        }
+        return new BatchState
+        {
+            LogId = head.LogId ?? "",
+            LogSize = head.Size,
+            LastRecordedAt = head.LastRecordedAt,
+            Now = Now(),
+            Workflows = heads,
+            KnownRequests = known,
+        };
+    }
+
+    /// <summary>Rolls back, and keeps a connection in doubt out of the pool.</summary>
+    private static void Discard(SqliteConnection? connection)
+    {
+        if (connection is null)
+            return;
+        try
+        {
+            connection.Execute("ROLLBACK");
+        }
+        catch (SqliteException)
+        {
+            // Nothing to roll back, or SQLite has done so by itself.
+        }
+        SqliteConnection.ClearPool(connection);
+        connection.Dispose();
+    }
+
+    private sealed class Transaction(SqliteLedgerStore store, SqliteConnection connection, BatchState state)
+        : LedgerTransaction(state)
+    {
+        private bool _isOver;
+
+        public override Task CommitAsync(LedgerBatch batch)
+        {
+            try
+            {
+                SqliteWrites.Store(connection, batch);
+            }
+            catch (SqliteException e)
+            {
+                return Task.FromException(Classify(e));
+            }
+            try
+            {
+                // A crash here: the WAL either holds the whole transaction, synced, or it never was.
+                connection.Execute("COMMIT");
+                _isOver = true;
+                return Task.CompletedTask;
+            }
+            catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY)
+            {
+                return Task.FromException(Classify(e));
+            }
+            catch (SqliteException e)
+            {
+                // Its frames may be in the WAL all the same.
+                return Task.FromException(new StoreException(
+                    StoreFailure.OutcomeUnknown, "SQLite failed in the commit.", e));
+            }
+        }
+
+        public override ValueTask DisposeAsync()
+        {
+            if (_isOver)
+                connection.Dispose();
+            else
+                Discard(connection);
+            store._writing.Release();
+            return ValueTask.CompletedTask;
+        }
+    }
+}
