@@ -80,24 +80,23 @@ public sealed class ChainVerifier
     }
 
     /// <summary>
-    /// Checks the bytes of the snapshot that a record carries; null when the store has none. Bytes that are gone are
-    /// judged at the end, since a later ERASURE may cover them.
+    /// Checks the snapshot that a record carries: the SHA-256 and the size of the stored bytes, or null where there are
+    /// none. Bytes that are gone are judged at the end, since a later ERASURE may cover them.
     /// </summary>
-    public void AddSnapshot(StoredRecord stored, ReadOnlySpan<byte> content, bool found)
+    public void AddSnapshot(StoredRecord stored, (Hash Sha256, long Size)? found)
     {
         if (stored.Record.Snapshot is not { } part)
             return;
-        if (!found)
+        if (found is not { } actual)
         {
             _missingBytes.Add(stored);
             return;
         }
         SnapshotsVerified++;
-        var actual = Hash.Of(content);
-        if (actual != part.Sha256 || content.Length != part.Size)
+        if (actual.Sha256 != part.Sha256 || actual.Size != part.Size)
         {
             Report(ViolationClass.SnapshotModified, stored,
-                "The bytes of the snapshot are not those that were recorded.", part.Sha256, actual);
+                "The bytes of the snapshot are not those that were recorded.", part.Sha256, actual.Sha256);
         }
     }
 

@@ -1,2 +1,31 @@
-var app = WebApplication.CreateBuilder(args).Build();
-app.Run();
+using Aegis.Server;
+using Aegis.Storage;
+
+try
+{
+    await using var app = AegisHost.Build(args);
+    await AegisHost.PrepareAsync(app);
+    await app.StartAsync();
+    AegisHost.Greet(app);
+    await app.WaitForShutdownAsync();
+    return 0;
+}
+catch (ConfigurationException e)
+{
+    return Stop(e.Message);
+}
+catch (StoreException e)
+{
+    return Stop(e.Message);
+}
+catch (IOException e)
+{
+    // An address that is in use, or is not of this machine.
+    return Stop(e.Message);
+}
+
+static int Stop(string message)
+{
+    Console.Error.WriteLine($"aegis: {message}");
+    return 1;
+}

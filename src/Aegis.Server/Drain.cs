@@ -1,0 +1,45 @@
+namespace Aegis.Server;
+
+/// <summary>
+/// The way down. First every health name but liveness is told not to serve, and calls are served on for the drain window, so
+/// that whoever polls health has seen it. Then no more calls are taken, streams are ended, and those running finish.
+/// </summary>
+public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<Drain> logger)
+    : IHostedLifecycleService, IDisposable
+{
+    private readonly CancellationTokenSource _closing = new();
+
+    /// <summary>Cancelled when the window is over: streams end, and new calls are refused.</summary>
+    public CancellationToken Closing => _closing.Token;
+
+    /// <summary>Called before any service of the host is stopped, Kestrel among them.</summary>
+    public async Task StoppingAsync(CancellationToken cancellationToken)
+    {
+        monitor.Drain();
+        if (options.Drain > TimeSpan.Zero)
+        {
+            logger.LogInformation("Draining for {Seconds} s", options.Drain.TotalSeconds);
+            try
+            {
+                await Task.Delay(options.Drain, cancellationToken);
+            }
+            catch (OperationCanceledException)
+            {
+                // Told to hurry.
+            }
+        }
+        await _closing.CancelAsync();
+    }
+
+    public Task StartingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    public void Dispose() => _closing.Dispose();
+}

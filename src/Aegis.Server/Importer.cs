@@ -1,0 +1,234 @@
+using Aegis.Core;
+using Aegis.Storage;
+using Grpc.Core;
+
+namespace Aegis.Server;
+
+using Pb = Aegis.V1;
+
+/// <summary>
+/// Takes an export. It is received whole and judged before anything is stored; then each workflow enters the log in slices,
+/// closed to callers until its last one. A crash in between leaves it closed, and sending the export again goes on.
+/// </summary>
+public sealed class Importer(ILedgerStore store, Ledger ledger)
+{
+    private const int SliceRecords = 200;
+    private const int SliceBytes = 2 * 1024 * 1024;
+    private const int WorkflowsInFlight = 16;
+    private const int PageSize = 500;
+
+    public async Task ImportAsync(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
+        IServerStreamWriter<Pb.ImportWorkflowsResponse> responseStream, CancellationToken cancellationToken)
+    {
+        using var file = new ExportFile();
+        var options = await ReceiveAsync(requestStream, file, cancellationToken);
+        if (!options.AllowUnproven)
+        {
+            throw new RefusalException(Refusal.Invalid("options.allow_unproven",
+                "is required: no signature proves where this export comes from"));
+        }
+        List<ExportedWorkflow> workflows;
+        try
+        {
+            workflows = ExportCheck.Read(file, cancellationToken);
+        }
+        catch (FormatException e)
+        {
+            throw new RefusalException(Refusal.Invalid("chunk", $"is not a whole export: {e.Message}"), e);
+        }
+
+        // Several at once share a batch; they are answered in the order of the file.
+        var inFlight = new Queue<Task<Pb.ImportWorkflowsResponse>>();
+        foreach (var workflow in workflows)
+        {
+            inFlight.Enqueue(await BeginAsync(workflow, options, file, cancellationToken));
+            if (inFlight.Count == WorkflowsInFlight)
+                await responseStream.WriteAsync(await inFlight.Dequeue(), cancellationToken);
+        }
+        while (inFlight.TryDequeue(out var answer))
+            await responseStream.WriteAsync(await answer, cancellationToken);
+    }
+
+    private static async Task<Pb.ImportOptions> ReceiveAsync(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
+        ExportFile file, CancellationToken cancellationToken)
+    {
+        Pb.ImportOptions? options = null;
+        while (await requestStream.MoveNext(cancellationToken))
+        {
+            var part = requestStream.Current;
+            if ((part.PartCase == Pb.ImportWorkflowsRequest.PartOneofCase.Options) != (options is null))
+                throw new RefusalException(Refusal.Invalid("options", "must be the first message, and only that"));
+            if (options is null)
+                options = part.Options;
+            else
+                await file.AppendAsync(part.Chunk.Memory, cancellationToken);
+        }
+        return options ?? throw new RefusalException(Refusal.Invalid("options", "must be the first message"));
+    }
+
+    /// <summary>Stores all slices but the last; the task it gives stores the last and answers.</summary>
+    private async Task<Task<Pb.ImportWorkflowsResponse>> BeginAsync(ExportedWorkflow workflow, Pb.ImportOptions options,
+        ExportFile file, CancellationToken cancellationToken)
+    {
+        if ((workflow.Refusal ?? Unwanted(workflow, options)) is { } refusal)
+            return Task.FromResult(Answer(workflow, refusal));
+        var local = await store.FindWorkflowAsync(workflow.Key, cancellationToken);
+        file.Position = workflow.Position;
+        var erased = new List<ErasedValues>();
+        if (local is not null && await SkipCommonAsync(workflow, local, file, erased, cancellationToken) is { } other)
+            return Task.FromResult(Answer(workflow, other));
+        if (local is not null && (ulong)local.Sequence >= workflow.Header.Records)
+        {
+            return Task.FromResult(local.Importing
+                ? Answer(workflow, new Refusal(Reason.WorkflowClosed,
+                    "An import of more records broke off; send that export again to finish it."))
+                : Answer(workflow, Pb.ImportOutcome.Unchanged));
+        }
+        var outcome = local is null || local.Importing ? Pb.ImportOutcome.Imported : Pb.ImportOutcome.Extended;
+        while (true)
+        {
+            var slice = NextSlice(workflow, file, local, erased);
+            if (slice.IsLast)
+                return FinishAsync(workflow, slice, outcome, cancellationToken);
+            if (await ledger.SubmitAsync(slice, cancellationToken) is Refused refused)
+                return Task.FromResult(Answer(workflow, refused.Refusal));
+        }
+    }
+
+    private async Task<Pb.ImportWorkflowsResponse> FinishAsync(ExportedWorkflow workflow, ImportCommand slice,
+        Pb.ImportOutcome outcome, CancellationToken cancellationToken) =>
+        await ledger.SubmitAsync(slice, cancellationToken) is Refused refused
+            ? Answer(workflow, refused.Refusal)
+            : Answer(workflow, outcome);
+
+    private static Refusal? Unwanted(ExportedWorkflow workflow, Pb.ImportOptions options)
+    {
+        if (Limits.IsReserved(workflow.Key.Namespace))
+        {
+            return new Refusal(Reason.InvalidField,
+                $"The namespace \"{workflow.Key.Namespace}\" is the service's own.", ("field", "namespace"));
+        }
+        return workflow.Status == WorkflowStatus.Running && !options.TakeOver
+            ? new Refusal(Reason.InvalidField,
+                "It is RUNNING: stop its workers at the source, and then import it with take_over.",
+                ("field", "options.take_over"))
+            : null;
+    }
+
+    /// <summary>
+    /// Passes over the records that are here already, and gathers what later ERASUREs of the export take from them.
+    /// Erased here and not there stays erased.
+    /// </summary>
+    private async Task<Refusal?> SkipCommonAsync(ExportedWorkflow workflow, Workflow local, ExportFile file,
+        List<ErasedValues> erased, CancellationToken cancellationToken)
+    {
+        var kept = new HashSet<Hash>();
+        var here = new Queue<StoredRecord>();
+        var common = Math.Min(local.Sequence, (long)workflow.Header.Records);
+        for (long sequence = 1; sequence <= common; sequence++)
+        {
+            if (here.Count == 0)
+            {
+                foreach (var stored in await store.ReadChainAsync(
+                    workflow.Key, sequence, descending: false, PageSize, cancellationToken))
+                {
+                    here.Enqueue(stored);
+                }
+            }
+            var incoming = NextRecord(file, null);
+            if (!here.TryDequeue(out var record) || record.Hash != incoming.Hash)
+            {
+                return Refusal.Conflict(Reason.WorkflowAlreadyExists,
+                    $"The workflow {workflow.Key} is here with another history, from sequence {sequence} on.", local);
+            }
+            var erasures = workflow.Erasures.Where(e => e.Sequence > local.Sequence).Select(e => e.Erasure).ToList();
+            var values = new ErasedValues(workflow.Key, sequence,
+                record.Record.Person is not null && erasures.Exists(e => e.Covers(sequence, "person")),
+                record.Record.Content is not null && erasures.Exists(e => e.Covers(sequence, "content")),
+                record.Record.Snapshot is not null && erasures.Exists(e => e.Covers(sequence, "snapshot")),
+                erasures.Exists(e => e.CoversBytes(sequence)) ? record.Record.Snapshot?.Sha256 : null);
+            if (values is not { Person: false, Content: false, Snapshot: false, Bytes: null })
+                erased.Add(values);
+            if (values.Bytes is null && record.Record.Snapshot is { } part)
+                kept.Add(part.Sha256);
+        }
+        // Bytes that another record still carries stay.
+        for (var i = 0; i < erased.Count; i++)
+        {
+            if (erased[i].Bytes is { } sha256 && kept.Contains(sha256))
+                erased[i] = erased[i] with { Bytes = null };
+        }
+        return null;
+    }
+
+    private static ImportCommand NextSlice(ExportedWorkflow workflow, ExportFile file, Workflow? local,
+        List<ErasedValues> erased)
+    {
+        var records = new List<StoredRecord>();
+        var snapshots = new List<Snapshot>();
+        var bytes = 0;
+        var hasErasure = false;
+        var isLast = false;
+        while (!isLast && records.Count < SliceRecords && bytes < SliceBytes)
+        {
+            var record = NextRecord(file, whole =>
+            {
+                snapshots.Add(new Snapshot(workflow.Key, whole.Sha256, whole.Content));
+                bytes += whole.Content.Length;
+            });
+            records.Add(record);
+            bytes += record.SizeEstimate();
+            hasErasure |= record.Record.Kind == RecordKind.Erasure;
+            isLast = (ulong)record.Record.Sequence == workflow.Header.Records;
+        }
+        var fork = workflow.Header.ForkedFrom;
+        return new ImportCommand
+        {
+            Key = workflow.Key,
+            Records = records,
+            Snapshots = snapshots,
+            ForkedFrom = local is null && fork is not null
+                ? new ForkPoint(fork.WorkflowId, (long)fork.Sequence, new Hash(fork.Hash.Span))
+                : local?.ForkedFrom,
+            IsLast = isLast,
+            // The database lets go of values only in the transaction that stores the ERASURE.
+            Erased = hasErasure ? erased : [],
+            LogEntry = StoreMonitor.SystemParts(new Core.Metadata(
+            [
+                KeyValuePair.Create("namespace", workflow.Key.Namespace),
+                KeyValuePair.Create("workflow_id", workflow.Key.WorkflowId),
+                KeyValuePair.Create("records", Refusal.Text(records[^1].Record.Sequence)),
+                KeyValuePair.Create("head_hash", records[^1].Hash.ToString()),
+                KeyValuePair.Create("log_id", workflow.LogId),
+            ])),
+        };
+    }
+
+    /// <summary>The next record of a file that was judged before; the snapshots before it go to a taker.</summary>
+    private static StoredRecord NextRecord(ExportFile file, Action<(Hash Sha256, byte[] Content)>? take)
+    {
+        var assembly = new SnapshotAssembly();
+        while (true)
+        {
+            var chunk = file.Read()!;
+            if (chunk.PartCase == Pb.ExportChunk.PartOneofCase.Record)
+                return chunk.Record.Record.ToStoredRecord();
+            if (assembly.Add(chunk.Snapshot) is { } whole)
+                take?.Invoke(whole);
+        }
+    }
+
+    private static Pb.ImportWorkflowsResponse Answer(ExportedWorkflow workflow, Pb.ImportOutcome outcome) => new()
+    {
+        Namespace = workflow.Key.Namespace,
+        WorkflowId = workflow.Key.WorkflowId,
+        Outcome = outcome,
+    };
+
+    private static Pb.ImportWorkflowsResponse Answer(ExportedWorkflow workflow, Refusal refusal)
+    {
+        var answer = Answer(workflow, Pb.ImportOutcome.Refused);
+        (answer.Reason, answer.Message) = (refusal.Reason.Name(), refusal.Message);
+        return answer;
+    }
+}

@@ -1,0 +1,125 @@
+using Aegis.Core;
+using Aegis.Storage;
+using Google.Protobuf.WellKnownTypes;
+using Grpc.Core;
+
+namespace Aegis.Server;
+
+using Pb = Aegis.V1;
+
+/// <summary>Checks that nobody rewrote what was recorded.</summary>
+public sealed class IntegrityService(ILedgerStore store, LogTail tail, Findings findings, TimeProvider time)
+    : Pb.IntegrityService.IntegrityServiceBase
+{
+    private const int PageSize = 500;
+
+    // Room for what stands beside the violations in a response.
+    private const int ViolationBytesMax = Limits.ResponseBytesMax - 4096;
+
+    public override async Task<Pb.VerifyWorkflowResponse> VerifyWorkflow(
+        Pb.VerifyWorkflowRequest request, ServerCallContext context)
+    {
+        var fields = new Fields();
+        var key = fields.Key(request.Namespace, request.WorkflowId);
+        fields.Check();
+        var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
+
+        var verifier = new ChainVerifier(key);
+        var head = await VerifyAsync(key, verifier, context.CancellationToken);
+        var violations = verifier.Complete(head).ToList();
+        if (head is null && verifier.RecordsVerified == 0)
+            throw new RefusalException(Refusal.NotFound(key));
+        if (head is null)
+        {
+            violations.Add(new Violation(ViolationClass.WorkflowHeadModified, key, 0,
+                "The stored head of the workflow is gone, and its records are there."));
+        }
+        if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
+            violations.Add(forged);
+        if (violations.Count > 0)
+            findings.Report(violations);
+        else
+            findings.Clear(key);
+        return ResponseOf(verifier, violations, logSize);
+    }
+
+    /// <summary>
+    /// Reads the chain and its snapshots, and then the head: it is as new as the records or newer, and if it is newer reading
+    /// goes on, so that a workflow that moves meanwhile is no violation.
+    /// </summary>
+    private async Task<Workflow?> VerifyAsync(WorkflowKey key, ChainVerifier verifier, CancellationToken cancellationToken)
+    {
+        // A snapshot that many records carry is read once.
+        var snapshots = new Dictionary<Hash, (Hash Actual, long Size)?>();
+        for (var next = 1L; ;)
+        {
+            var page = await store.ReadChainAsync(key, next, descending: false, PageSize, cancellationToken);
+            foreach (var record in page)
+            {
+                verifier.Add(record);
+                if (record.Record.Snapshot is { } part)
+                    await CheckSnapshotAsync(record, part, verifier, snapshots, cancellationToken);
+            }
+            if (page.Count > 0)
+                next = Math.Max(next, page[^1].Record.Sequence) + 1;
+            if (page.Count == PageSize)
+                continue;
+            var head = await store.FindWorkflowAsync(key, cancellationToken);
+            if (head is null || head.Sequence < next || page.Count == 0)
+                return head;
+        }
+    }
+
+    private async Task CheckSnapshotAsync(StoredRecord record, SnapshotPart part, ChainVerifier verifier,
+        Dictionary<Hash, (Hash Actual, long Size)?> snapshots, CancellationToken cancellationToken)
+    {
+        if (!snapshots.TryGetValue(part.Sha256, out var actual))
+        {
+            var content = await store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken);
+            actual = content is null ? null : (Hash.Of(content), content.Length);
+            snapshots[part.Sha256] = actual;
+        }
+        verifier.AddSnapshot(record, actual);
+    }
+
+    /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
+    private async Task<Violation?> CheckForkAsync(Workflow? head, CancellationToken cancellationToken)
+    {
+        if (head?.ForkedFrom is not { } fork)
+            return null;
+        var source = await store.ReadChainAsync(new WorkflowKey(head.Key.Namespace, fork.WorkflowId), fork.Sequence,
+            descending: false, 1, cancellationToken);
+        if (source.Count == 0 || source[0].Record.Sequence != fork.Sequence || source[0].Hash == fork.Hash)
+            return null;
+        return new Violation(ViolationClass.WorkflowHeadModified, head.Key, 0,
+            $"It says to be forked from record {fork.Sequence} of \"{fork.WorkflowId}\", which has another hash.")
+        {
+            ExpectedHash = fork.Hash,
+            ActualHash = source[0].Hash,
+            Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
+        };
+    }
+
+    private Pb.VerifyWorkflowResponse ResponseOf(ChainVerifier verifier, List<Violation> violations, long logSize)
+    {
+        var response = new Pb.VerifyWorkflowResponse
+        {
+            Intact = violations.Count == 0,
+            RecordsVerified = (ulong)verifier.RecordsVerified,
+            SnapshotsVerified = (ulong)verifier.SnapshotsVerified,
+            HeadHash = verifier.HeadHash.ToPb(),
+            LogSize = (ulong)logSize,
+        };
+        var foundAt = Timestamp.FromDateTimeOffset(time.GetUtcNow());
+        var bytes = 0;
+        foreach (var violation in violations.Take(ChainVerifier.ViolationsMax))
+        {
+            var message = violation.ToPb(foundAt);
+            bytes += message.CalculateSize() + 8;
+            if (bytes > ViolationBytesMax)
+                break;
+            response.Violations.Add(message);
+        }
+        return response;
+    }
+}

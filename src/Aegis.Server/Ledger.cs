@@ -1,0 +1,215 @@
+using System.Diagnostics;
+using System.Threading.Channels;
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// The single writer. Commands wait in one queue; the writer takes all that wait as one batch, decides them in order under
+/// the lock of the log, and stores them in one transaction: one flush serves many callers. Each caller is answered after the
+/// commit, with its own result.
+/// </summary>
+public sealed partial class Ledger(
+    ILedgerStore store, LogTail tail, ServerOptions options, Metrics metrics, ILogger<Ledger> logger) : BackgroundService
+{
+    private readonly Channel<Pending> _queue = Channel.CreateUnbounded<Pending>(
+        new UnboundedChannelOptions { SingleReader = true });
+
+    private long _queuedBytes;
+    private int _queuedCommands;
+
+    /// <summary>Called after a failure of the store, so that health follows at once.</summary>
+    public event Action<StoreFailure>? StoreFailed;
+
+    /// <summary>How many commands wait.</summary>
+    public int QueueLength => Volatile.Read(ref _queuedCommands);
+
+    /// <summary>
+    /// Has a command decided and stored. A token that is cancelled while the command waits takes it out of the queue;
+    /// once it is taken, its outcome stands and is returned.
+    /// </summary>
+    /// <exception cref="OperationCanceledException">The command was never taken.</exception>
+    /// <exception cref="RefusalException">OVERLOADED, STORE_UNAVAILABLE, STORE_FULL, OUTCOME_UNKNOWN, SHUTTING_DOWN.</exception>
+    public async Task<Outcome> SubmitAsync(Command command, CancellationToken cancellationToken)
+    {
+        var weight = command.Weight;
+        var bytes = Interlocked.Add(ref _queuedBytes, weight);
+        var commands = Interlocked.Increment(ref _queuedCommands);
+        if (bytes > options.QueueBytesMax || commands > options.QueueCommandsMax)
+        {
+            Leave(weight);
+            throw new RefusalException(new Refusal(Reason.Overloaded,
+                "More commands wait than this server takes on; nothing was written. Try again."));
+        }
+        var pending = new Pending(command, weight);
+        if (!_queue.Writer.TryWrite(pending))
+        {
+            Leave(weight);
+            throw new RefusalException(ShuttingDown);
+        }
+        await using var registration = cancellationToken.Register(() => pending.TryCancel(cancellationToken));
+        return await pending.Completion.Task;
+    }
+
+    public static readonly Refusal ShuttingDown = new(Reason.ShuttingDown,
+        "The server is shutting down; nothing was written. Try again, here or on another.");
+
+    /// <summary>Takes no more commands, and ends once those that wait are answered.</summary>
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        _queue.Writer.TryComplete();
+        if (ExecuteTask is { } writer)
+            await Task.WhenAny(writer, Task.Delay(Timeout.Infinite, cancellationToken));
+        await base.StopAsync(cancellationToken);
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        // Off the thread that starts the host; from here on the loop ends by the end of the queue.
+        await Task.Yield();
+        while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
+        {
+            var batch = TakeBatch();
+            if (batch.Count == 0)
+                continue;
+            try
+            {
+                await WriteAsync(batch);
+            }
+            catch (Exception e)
+            {
+                // Nothing may end this loop: whoever waits would wait for ever.
+                logger.LogError(e, "A batch of {Commands} commands failed", batch.Count);
+                FailAll(batch, e);
+            }
+        }
+    }
+
+    /// <summary>All that wait, up to the limits of a batch; who has gone away is dropped here.</summary>
+    private List<Pending> TakeBatch()
+    {
+        var batch = new List<Pending>();
+        var bytes = 0L;
+        while (batch.Count < Limits.BatchCommandsMax && _queue.Reader.TryPeek(out var next))
+        {
+            if (batch.Count > 0 && bytes + next.Weight > Limits.BatchBytesMax)
+                break;
+            _queue.Reader.TryRead(out _);
+            Leave(next.Weight);
+            if (!next.TryTake())
+                continue;
+            metrics.Taken(Stopwatch.GetElapsedTime(next.Arrived));
+            batch.Add(next);
+            bytes += next.Weight;
+        }
+        return batch;
+    }
+
+    private void Leave(int weight)
+    {
+        Interlocked.Add(ref _queuedBytes, -weight);
+        Interlocked.Decrement(ref _queuedCommands);
+    }
+
+    private async Task WriteAsync(IReadOnlyList<Pending> commands)
+    {
+        var begun = Stopwatch.GetTimestamp();
+        LedgerTransaction? transaction = null;
+        LedgerBatch? batch = null;
+        Outcome[] outcomes = [];
+        try
+        {
+            transaction = await BeginAsync(commands);
+            tail.Advance(transaction.State.LogSize);
+            batch = new LedgerBatch(transaction.State);
+            outcomes = [.. commands.Select(c => batch.Decide(c.Command))];
+            if (!batch.IsEmpty)
+                await transaction.CommitAsync(batch);
+        }
+        catch (StoreException e)
+        {
+            await DisposeAsync(transaction);
+            await RecoverAsync(commands, batch, outcomes, e);
+            return;
+        }
+        catch (Exception e) when (commands.Count > 1)
+        {
+            // A command that cannot even be decided fails alone, like one that the database refuses.
+            await DisposeAsync(transaction);
+            logger.LogError(e, "A batch of {Commands} commands could not be decided", commands.Count);
+            await SplitAsync(commands);
+            return;
+        }
+        catch
+        {
+            await DisposeAsync(transaction);
+            throw;
+        }
+        await DisposeAsync(transaction);
+        Answer(commands, batch, outcomes, Stopwatch.GetElapsedTime(begun));
+    }
+
+    /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
+    private async Task<LedgerTransaction> BeginAsync(IReadOnlyList<Pending> commands)
+    {
+        var workflows = commands.SelectMany(c => c.Command.Workflows).ToHashSet();
+        var requests = commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet();
+        try
+        {
+            return await store.BeginAsync(workflows, requests, CancellationToken.None);
+        }
+        catch (StoreException e) when (e.Failure == StoreFailure.Unavailable)
+        {
+            return await store.BeginAsync(workflows, requests, CancellationToken.None);
+        }
+    }
+
+    private void Answer(IReadOnlyList<Pending> commands, LedgerBatch batch, Outcome[] outcomes, TimeSpan time)
+    {
+        if (!batch.IsEmpty)
+        {
+            tail.Advance(batch.LogSize);
+            metrics.Committed(commands.Count, batch.Records.Count, time);
+        }
+        for (var i = 0; i < commands.Count; i++)
+            commands[i].Completion.TrySetResult(outcomes[i]);
+    }
+
+    private static async Task DisposeAsync(LedgerTransaction? transaction)
+    {
+        if (transaction is not null)
+            await transaction.DisposeAsync();
+    }
+
+    private static void FailAll(IReadOnlyList<Pending> commands, Exception e)
+    {
+        foreach (var command in commands)
+            command.Completion.TrySetException(e);
+    }
+
+    /// <summary>A command on its way, with the caller that waits for it.</summary>
+    private sealed class Pending(Command command, int weight)
+    {
+        private const int Waiting = 0, Taken = 1, Cancelled = 2;
+
+        private int _state = Waiting;
+
+        public Command Command { get; } = command;
+
+        public int Weight { get; } = weight;
+
+        public long Arrived { get; } = Stopwatch.GetTimestamp();
+
+        public TaskCompletionSource<Outcome> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        /// <summary>From here on the command's outcome stands.</summary>
+        public bool TryTake() => Interlocked.CompareExchange(ref _state, Taken, Waiting) == Waiting;
+
+        public void TryCancel(CancellationToken cancellationToken)
+        {
+            if (Interlocked.CompareExchange(ref _state, Cancelled, Waiting) == Waiting)
+                Completion.TrySetCanceled(cancellationToken);
+        }
+    }
+}

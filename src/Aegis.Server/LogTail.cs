@@ -1,0 +1,105 @@
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// How far the log has come, as this server knows: by its own commits at once, by those of others within
+/// <see cref="PollInterval"/> while anyone waits. The size only grows; who sees size n can read all records below n.
+/// </summary>
+public sealed class LogTail(ILedgerStore store) : BackgroundService
+{
+    private static readonly TimeSpan PollInterval = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>The longest wait of a read for a log that is behind.</summary>
+    public static readonly TimeSpan WaitMax = TimeSpan.FromSeconds(5);
+
+    private readonly Lock _lock = new();
+
+    // Guarded by _lock; completed and replaced whenever the size grows.
+    private TaskCompletionSource _growth = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _size;
+    private int _waiting;
+
+    public long Size => Interlocked.Read(ref _size);
+
+    /// <summary>Tells of a size that was seen.</summary>
+    public void Advance(long size)
+    {
+        TaskCompletionSource? growth = null;
+        lock (_lock)
+        {
+            if (size <= _size)
+                return;
+            Interlocked.Exchange(ref _size, size);
+            (growth, _growth) = (_growth, new(TaskCreationOptions.RunContinuationsAsynchronously));
+        }
+        growth.SetResult();
+    }
+
+    /// <summary>Waits until the log is larger than a size, or the time is over.</summary>
+    /// <returns>Whether it is larger.</returns>
+    public async Task<bool> WaitBeyondAsync(long size, TimeSpan patience, CancellationToken cancellationToken)
+    {
+        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        timeout.CancelAfter(patience);
+        Interlocked.Increment(ref _waiting);
+        try
+        {
+            while (true)
+            {
+                Task growth;
+                lock (_lock)
+                {
+                    if (_size > size)
+                        return true;
+                    growth = _growth.Task;
+                }
+                await growth.WaitAsync(timeout.Token);
+            }
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            return false;
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _waiting);
+        }
+    }
+
+    /// <summary>Gives a size of the log that a read from now on reflects, once it is what the caller demands.</summary>
+    /// <exception cref="RefusalException">The log is not that large in time: CURSOR_AHEAD_OF_LOG.</exception>
+    public async Task<long> AtLeastAsync(ulong minLogSize, CancellationToken cancellationToken)
+    {
+        if (minLogSize > 0 && (minLogSize > long.MaxValue
+            || !await WaitBeyondAsync((long)minLogSize - 1, WaitMax, cancellationToken)))
+        {
+            throw new RefusalException(AheadOfLog("min_log_size", minLogSize));
+        }
+        return Size;
+    }
+
+    public Refusal AheadOfLog(string field, ulong wanted) => new(Reason.CursorAheadOfLog,
+        $"The log has {Size} records, and {field} asks for {wanted}.",
+        ("log_size", Refusal.Text(Size)), (field, wanted.ToString(System.Globalization.CultureInfo.InvariantCulture)));
+
+    /// <summary>Looks for what other servers wrote, while anyone waits.</summary>
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        using var timer = new PeriodicTimer(PollInterval);
+        while (await timer.WaitForNextTickAsync(stoppingToken))
+        {
+            if (Volatile.Read(ref _waiting) == 0)
+                continue;
+            try
+            {
+                Advance((await store.ProbeAsync(stoppingToken)).LogSize);
+            }
+            catch (StoreException)
+            {
+                // The monitor tells of it; who waits here has a deadline of their own.
+            }
+        }
+    }
+}

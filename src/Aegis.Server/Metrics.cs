@@ -1,0 +1,47 @@
+using System.Diagnostics.Metrics;
+using Aegis.Core;
+
+namespace Aegis.Server;
+
+/// <summary>What the server measures of itself, under the meter "Aegis". Exported over OTLP when an endpoint is set.</summary>
+public sealed class Metrics : IDisposable
+{
+    public const string MeterName = "Aegis";
+
+    private readonly Meter _meter = new(MeterName);
+    private readonly Histogram<int> _batchSize;
+    private readonly Histogram<double> _queueWait;
+    private readonly Histogram<double> _commitTime;
+    private readonly Counter<long> _records;
+    private readonly Counter<long> _refusals;
+
+    public Metrics()
+    {
+        _batchSize = _meter.CreateHistogram<int>("aegis.batch.size", "{command}", "Commands in one batch.");
+        _queueWait = _meter.CreateHistogram<double>("aegis.queue.wait", "s", "From a command's arrival to its batch.");
+        _commitTime = _meter.CreateHistogram<double>("aegis.commit.time", "s", "From a batch's begin to its commit.");
+        _records = _meter.CreateCounter<long>("aegis.records", "{record}", "Records stored by this server.");
+        _refusals = _meter.CreateCounter<long>("aegis.refusals", "{refusal}", "Requests refused, by reason.");
+    }
+
+    public void Watch(Func<int> queueLength, Func<double> clockSkewSeconds, Func<long> logSize)
+    {
+        _meter.CreateObservableGauge("aegis.queue.length", queueLength, "{command}", "Commands that wait.");
+        _meter.CreateObservableGauge("aegis.clock.skew", clockSkewSeconds, "s", "This server's clock less the store's.");
+        _meter.CreateObservableGauge("aegis.log.size", logSize, "{record}", "Records in the log, as last seen.");
+    }
+
+    public void Taken(TimeSpan wait) => _queueWait.Record(wait.TotalSeconds);
+
+    public void Committed(int commands, int records, TimeSpan time)
+    {
+        _batchSize.Record(commands);
+        _commitTime.Record(time.TotalSeconds);
+        _records.Add(records);
+    }
+
+    public void Refused(Reason reason) =>
+        _refusals.Add(1, new KeyValuePair<string, object?>("reason", reason.Name()));
+
+    public void Dispose() => _meter.Dispose();
+}

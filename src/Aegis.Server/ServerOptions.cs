@@ -1,0 +1,106 @@
+using System.Globalization;
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>What a server is told by its environment. Everything has a default.</summary>
+public sealed record ServerOptions
+{
+    /// <summary>AEGIS_DATABASE: sqlite:PATH, or an Npgsql connection string.</summary>
+    public string Database { get; init; } = "sqlite:aegis.db";
+
+    /// <summary>AEGIS_DATA_DIR: where relative database paths begin.</summary>
+    public string DataDirectory { get; init; } = ".aegis";
+
+    /// <summary>AEGIS_LOG_ID: the name of the log; null lets a new database make its own.</summary>
+    public string? LogId { get; init; }
+
+    /// <summary>AEGIS_DRAIN_SECONDS: how long to serve on after a request to stop.</summary>
+    public TimeSpan Drain { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>AEGIS_ALLOW_INSECURE: whether plaintext may be served beyond this machine.</summary>
+    public bool AllowInsecure { get; init; }
+
+    /// <summary>AEGIS_SNAPSHOT_BYTES_MAX: the largest snapshot taken, never above that of the contract.</summary>
+    public int SnapshotBytesMax { get; init; } = Limits.SnapshotBytesMax;
+
+    /// <summary>AEGIS_QUEUE_COMMANDS_MAX: how many commands may wait for the writer.</summary>
+    public int QueueCommandsMax { get; init; } = 8192;
+
+    /// <summary>AEGIS_QUEUE_BYTES_MAX: how many bytes of commands may wait for the writer.</summary>
+    public long QueueBytesMax { get; init; } = 128L * 1024 * 1024;
+
+    /// <exception cref="ConfigurationException">A value cannot be used.</exception>
+    public static ServerOptions From(IConfiguration configuration)
+    {
+        var defaults = new ServerOptions();
+        return new ServerOptions
+        {
+            Database = NonEmpty(configuration["AEGIS_DATABASE"]) ?? defaults.Database,
+            DataDirectory = NonEmpty(configuration["AEGIS_DATA_DIR"]) ?? defaults.DataDirectory,
+            LogId = LogIdOf(NonEmpty(configuration["AEGIS_LOG_ID"])),
+            Drain = TimeSpan.FromSeconds(Number(configuration, "AEGIS_DRAIN_SECONDS", 5, 0, 3600)),
+            AllowInsecure = Flag(configuration, "AEGIS_ALLOW_INSECURE"),
+            SnapshotBytesMax = (int)Number(configuration, "AEGIS_SNAPSHOT_BYTES_MAX",
+                defaults.SnapshotBytesMax, 1, Limits.SnapshotBytesMax),
+            QueueCommandsMax = (int)Number(configuration, "AEGIS_QUEUE_COMMANDS_MAX",
+                defaults.QueueCommandsMax, 1, 1_000_000),
+            QueueBytesMax = Number(configuration, "AEGIS_QUEUE_BYTES_MAX",
+                defaults.QueueBytesMax, Limits.RequestBytesMax, 1L << 40),
+        };
+    }
+
+    /// <exception cref="StoreException">It cannot be used.</exception>
+    public ILedgerStore OpenStore(TimeProvider time)
+    {
+        const string scheme = "sqlite:";
+        if (!Database.StartsWith(scheme, StringComparison.OrdinalIgnoreCase))
+            return PostgresLedgerStore.Open(Database);
+        var path = Database[scheme.Length..];
+        if (path.Length == 0)
+            throw new ConfigurationException("AEGIS_DATABASE names no file after \"sqlite:\".");
+        return SqliteLedgerStore.Open(path == ":memory:" ? null : Path.Combine(DataDirectory, path), time);
+    }
+
+    /// <summary>Whether the data is gone when the server stops.</summary>
+    public bool IsTemporary => string.Equals(Database, "sqlite::memory:", StringComparison.OrdinalIgnoreCase);
+
+    private static string? NonEmpty(string? text) => string.IsNullOrWhiteSpace(text) ? null : text;
+
+    private static string? LogIdOf(string? text)
+    {
+        if (text is null)
+            return null;
+        if (text.Any(c => char.IsWhiteSpace(c) || char.IsControl(c) || c == '+')
+            || Limits.Problem(text, Limits.NameBytesMax) is not null)
+        {
+            throw new ConfigurationException(
+                "AEGIS_LOG_ID must have 1 to 255 bytes without white space, control characters or \"+\".");
+        }
+        var lastPart = text[(text.LastIndexOf('/') + 1)..];
+        if (lastPart.Length < text.Length && lastPart.Length > 0 && lastPart.All(char.IsAsciiDigit))
+            throw new ConfigurationException("AEGIS_LOG_ID must not end in \"/\" and digits: such names count generations.");
+        return text;
+    }
+
+    private static long Number(IConfiguration configuration, string name, long otherwise, long min, long max)
+    {
+        if (NonEmpty(configuration[name]) is not { } text)
+            return otherwise;
+        return long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var value)
+            && value >= min && value <= max
+            ? value
+            : throw new ConfigurationException($"{name} must be a whole number from {min} to {max}, not \"{text}\".");
+    }
+
+    private static bool Flag(IConfiguration configuration, string name) => NonEmpty(configuration[name]) switch
+    {
+        null => false,
+        var text when bool.TryParse(text, out var value) => value,
+        var text => throw new ConfigurationException($"{name} must be true or false, not \"{text}\"."),
+    };
+}
+
+/// <summary>The configuration cannot be used; the message says what to do.</summary>
+public sealed class ConfigurationException(string message) : Exception(message);

@@ -1,0 +1,207 @@
+using Aegis.Core;
+using Aegis.Storage;
+using Grpc.Health.V1;
+using Grpc.HealthCheck;
+using static Grpc.Health.V1.HealthCheckResponse.Types;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// Prepares the store, watches it, and keeps the health statuses, which are read from memory: probes never load the
+/// database.
+/// </summary>
+public sealed class StoreMonitor : BackgroundService
+{
+    public const string Liveness = "liveness";
+    public const string Writes = "aegis.writes";
+    public const string Integrity = "aegis.integrity";
+
+    /// <summary>The services by their names, and the empty name for all.</summary>
+    public static readonly string[] Callable =
+    [
+        "", "aegis.v1.WorkflowService", "aegis.v1.RecoveryService", "aegis.v1.IntegrityService",
+        "aegis.v1.SystemService",
+    ];
+
+    private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan IntervalWhileDown = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan ProbePatience = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan FullPatience = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan SkewMax = TimeSpan.FromMinutes(5);
+
+    private readonly ILedgerStore _store;
+    private readonly LogTail _tail;
+    private readonly ServerOptions _options;
+    private readonly Findings _findings;
+    private readonly HealthServiceImpl _health;
+    private readonly TimeProvider _time;
+    private readonly ILogger<StoreMonitor> _logger;
+    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly Lock _statusLock = new();
+
+    // Guarded by _statusLock.
+    private bool _answers;
+    private bool _isWritable;
+    private bool _isDraining;
+
+    private long _fullUntil;
+    private bool _toldSkew;
+
+    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, ServerOptions options, Findings findings,
+        HealthServiceImpl health, Metrics metrics, TimeProvider time, ILogger<StoreMonitor> logger)
+    {
+        (_store, _tail, _options, _findings, _health, _time, _logger) =
+            (store, tail, options, findings, health, time, logger);
+        ledger.StoreFailed += OnStoreFailed;
+        findings.Changed += Publish;
+        metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
+        Publish();
+    }
+
+    /// <summary>The id of the log; empty until the store has been prepared.</summary>
+    public string LogId { get; private set; } = "";
+
+    /// <summary>Whether the store has been prepared: migrated, and the log opened.</summary>
+    public bool IsReady => LogId.Length > 0;
+
+    /// <summary>This server's clock less the store's, as last seen.</summary>
+    public TimeSpan ClockSkew { get; private set; }
+
+    /// <summary>
+    /// Migrates the store and opens the log. Idempotent; servers that start at once take turns.
+    /// </summary>
+    /// <exception cref="StoreException">Unusable: the start has to stop. Otherwise: try again.</exception>
+    public async Task PrepareAsync(CancellationToken cancellationToken)
+    {
+        await _store.MigrateAsync(cancellationToken);
+        var logId = _options.LogId ?? $"aegis/{Guid.NewGuid()}";
+        await using (var transaction = await _store.BeginAsync([WorkflowKey.Log], [], cancellationToken))
+        {
+            var batch = new LedgerBatch(transaction.State);
+            var metadata = new Metadata([KeyValuePair.Create("log_id", logId)]);
+            var opened = (LogOpened)batch.Decide(new OpenLogCommand(logId, SystemParts(metadata)));
+            if (_options.LogId is { } wanted && wanted != opened.LogId)
+            {
+                throw new StoreException(StoreFailure.Unusable,
+                    $"AEGIS_LOG_ID is \"{wanted}\", and the database holds the log \"{opened.LogId}\".");
+            }
+            if (!batch.IsEmpty)
+                await transaction.CommitAsync(batch);
+            _tail.Advance(batch.LogSize);
+            LogId = opened.LogId;
+        }
+        await ProbeAsync(cancellationToken);
+    }
+
+    /// <summary>The parts of a record that the service writes by itself.</summary>
+    public static Parts SystemParts(Metadata metadata) =>
+        new(new Person(Fields.NewSalt(), "", ""), new Content(Fields.NewSalt(), "", metadata), null, default);
+
+    /// <summary>From here on only liveness is told to serve.</summary>
+    public void Drain()
+    {
+        lock (_statusLock)
+            _isDraining = true;
+        Publish();
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                if (IsReady)
+                    await ProbeAsync(stoppingToken);
+                else
+                    await PrepareAsync(stoppingToken);
+            }
+            catch (StoreException e)
+            {
+                Observe(answers: false, isWritable: false, e);
+            }
+            catch (OperationCanceledException) when (!stoppingToken.IsCancellationRequested)
+            {
+                Observe(answers: false, isWritable: false, null);
+            }
+            await _wake.WaitAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
+        }
+    }
+
+    private async Task ProbeAsync(CancellationToken cancellationToken)
+    {
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        patience.CancelAfter(ProbePatience);
+        var probe = await _store.ProbeAsync(patience.Token);
+        _tail.Advance(probe.LogSize);
+        ClockSkew = _time.GetUtcNow() - DateTimeOffset.UnixEpoch.AddTicks(probe.Clock * TimeSpan.TicksPerMicrosecond);
+        if (ClockSkew.Duration() > SkewMax != _toldSkew)
+        {
+            _toldSkew = !_toldSkew;
+            if (_toldSkew)
+                _logger.LogWarning("This server's clock is off by {Skew} from the store's", ClockSkew);
+        }
+        var isFull = _time.GetTimestamp() < Interlocked.Read(ref _fullUntil);
+        Observe(answers: true, probe.IsWritable && !isFull, null);
+    }
+
+    private void Observe(bool answers, bool isWritable, Exception? e)
+    {
+        lock (_statusLock)
+        {
+            if (answers != _answers || isWritable != _isWritable)
+            {
+                if (!answers)
+                    _logger.LogWarning("The store does not answer: {Reason}", e?.Message ?? "not in time");
+                else if (!isWritable)
+                    _logger.LogWarning("The store takes no writes");
+                else
+                    _logger.LogInformation("The store answers and takes writes");
+            }
+            (_answers, _isWritable) = (answers, isWritable);
+        }
+        Publish();
+    }
+
+    private void OnStoreFailed(StoreFailure failure)
+    {
+        if (failure == StoreFailure.Full)
+        {
+            // Room cannot be seen from outside: writes are told to fail for a while, then tried again.
+            Interlocked.Exchange(ref _fullUntil,
+                _time.GetTimestamp() + (long)(FullPatience.TotalSeconds * _time.TimestampFrequency));
+        }
+        if (_wake.CurrentCount == 0)
+        {
+            try
+            {
+                _wake.Release();
+            }
+            catch (SemaphoreFullException)
+            {
+                // Woken already.
+            }
+        }
+    }
+
+    private void Publish()
+    {
+        lock (_statusLock)
+        {
+            _health.SetStatus(Liveness, ServingStatus.Serving);
+            foreach (var name in Callable)
+                Set(name, _answers);
+            Set(Writes, _answers && _isWritable);
+            Set(Integrity, _answers && _findings.IsClean);
+        }
+
+        void Set(string name, bool serves) => _health.SetStatus(name,
+            serves && !_isDraining ? ServingStatus.Serving : ServingStatus.NotServing);
+    }
+
+    public override void Dispose()
+    {
+        _wake.Dispose();
+        base.Dispose();
+    }
+}
