@@ -89,8 +89,8 @@ internal sealed class PostgresCluster : IAsyncDisposable
         var binaries = PostgresBinaries.Find();
         if (binaries is null)
         {
-            Missing($"PostgreSQL is not installed (initdb and postgres, on PATH or in {PostgresBinaries.DebianDirectory}/*/bin), "
-                + $"and {ServerVariable} is not set or does not help here.");
+            Missing($"PostgreSQL is not installed (initdb and postgres, on PATH or in {PostgresBinaries.DebianDirectory}/*/bin). "
+                + $"{ServerVariable} may name a server, for all tests but those that kill it.");
         }
 
         var cluster = new PostgresCluster(binaries!, settings);
