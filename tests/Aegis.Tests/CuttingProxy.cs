@@ -10,19 +10,19 @@ namespace Aegis.Tests;
 /// </summary>
 internal sealed class CuttingProxy : IAsyncDisposable
 {
-    private readonly string host;
-    private readonly int targetPort;
-    private readonly Lock gate = new();
-    private readonly HashSet<Link> links = [];
-    private TcpListener? listener;
-    private Rule? armed;
-    private TaskCompletionSource? repliesHeld;
-    private int accepted;
+    private readonly string _host;
+    private readonly int _targetPort;
+    private readonly Lock _gate = new();
+    private readonly HashSet<Link> _links = [];
+    private TcpListener? _listener;
+    private Rule? _armed;
+    private TaskCompletionSource? _repliesHeld;
+    private int _accepted;
 
     public CuttingProxy(string host, int port)
     {
-        this.host = host;
-        targetPort = port;
+        _host = host;
+        _targetPort = port;
         Restore();
     }
 
@@ -30,7 +30,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     public int Port { get; } = FreePort.Next();
 
     /// <summary>How many connections were taken so far.</summary>
-    public int Accepted => Volatile.Read(ref accepted);
+    public int Accepted => Volatile.Read(ref _accepted);
 
     /// <summary>A condition for requests: they hold this text, in any place.</summary>
     public static Func<ReadOnlyMemory<byte>, bool> Text(string text)
@@ -43,11 +43,11 @@ internal sealed class CuttingProxy : IAsyncDisposable
     public void CutNow()
     {
         Link[] cut;
-        lock (gate)
+        lock (_gate)
         {
-            listener?.Dispose();
-            listener = null;
-            cut = [.. links];
+            _listener?.Dispose();
+            _listener = null;
+            cut = [.. _links];
         }
 
         foreach (var link in cut)
@@ -59,13 +59,13 @@ internal sealed class CuttingProxy : IAsyncDisposable
     /// <summary>Takes connections again, after a cut that refuses them.</summary>
     public void Restore()
     {
-        lock (gate)
+        lock (_gate)
         {
-            if (listener is null)
+            if (_listener is null)
             {
-                listener = new TcpListener(IPAddress.Loopback, Port);
-                listener.Start();
-                _ = AcceptAsync(listener);
+                _listener = new TcpListener(IPAddress.Loopback, Port);
+                _listener.Start();
+                _ = AcceptAsync(_listener);
             }
         }
     }
@@ -92,19 +92,19 @@ internal sealed class CuttingProxy : IAsyncDisposable
     /// <summary>Keeps replies back, of all connections, until <see cref="ReleaseReplies"/>. Requests still pass.</summary>
     public void HoldReplies()
     {
-        lock (gate)
+        lock (_gate)
         {
-            repliesHeld ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            _repliesHeld ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         }
     }
 
     /// <summary>Delivers the replies that were held, and those to come.</summary>
     public void ReleaseReplies()
     {
-        lock (gate)
+        lock (_gate)
         {
-            repliesHeld?.SetResult();
-            repliesHeld = null;
+            _repliesHeld?.SetResult();
+            _repliesHeld = null;
         }
     }
 
@@ -113,11 +113,11 @@ internal sealed class CuttingProxy : IAsyncDisposable
         CutNow();
         ReleaseReplies();
         Link[] ending;
-        lock (gate)
+        lock (_gate)
         {
-            armed?.Done.TrySetCanceled();
-            armed = null;
-            ending = [.. links];
+            _armed?.Done.TrySetCanceled();
+            _armed = null;
+            ending = [.. _links];
         }
 
         await Task.WhenAll(ending.Select(link => link.Ended));
@@ -125,14 +125,14 @@ internal sealed class CuttingProxy : IAsyncDisposable
 
     private Task Arm(Rule rule)
     {
-        lock (gate)
+        lock (_gate)
         {
-            if (armed is not null)
+            if (_armed is not null)
             {
                 throw new InvalidOperationException("A cut is armed already.");
             }
 
-            armed = rule;
+            _armed = rule;
             return rule.Done.Task;
         }
     }
@@ -152,16 +152,16 @@ internal sealed class CuttingProxy : IAsyncDisposable
             }
 
             var link = new Link(this, client);
-            lock (gate)
+            lock (_gate)
             {
-                if (listener != from)
+                if (_listener != from)
                 {
                     link.Reset();
                     return;
                 }
 
-                accepted++;
-                links.Add(link);
+                _accepted++;
+                _links.Add(link);
             }
 
             link.Start();
@@ -178,10 +178,10 @@ internal sealed class CuttingProxy : IAsyncDisposable
     private sealed class Link(CuttingProxy proxy, Socket client)
     {
         private const int Remembered = 1024;
-        private readonly Socket target = new(SocketType.Stream, ProtocolType.Tcp);
-        private Rule? seen;
-        private byte[] before = [];
-        private volatile Rule? replyLost;
+        private readonly Socket _target = new(SocketType.Stream, ProtocolType.Tcp);
+        private Rule? _seen;
+        private byte[] _before = [];
+        private volatile Rule? _replyLost;
 
         public Task Ended { get; private set; } = Task.CompletedTask;
 
@@ -190,7 +190,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
         /// <summary>Closes both sides with a reset, so that nobody takes it for an orderly end.</summary>
         public void Reset()
         {
-            foreach (var socket in new[] { client, target })
+            foreach (var socket in new[] { client, _target })
             {
                 try
                 {
@@ -209,15 +209,15 @@ internal sealed class CuttingProxy : IAsyncDisposable
             await OrResetAsync(async () =>
             {
                 client.NoDelay = true;
-                target.NoDelay = true;
-                await target.ConnectAsync(proxy.host, proxy.targetPort);
+                _target.NoDelay = true;
+                await _target.ConnectAsync(proxy._host, proxy._targetPort);
                 await Task.WhenAll(OrResetAsync(PassRequestsAsync), OrResetAsync(PassRepliesAsync));
             });
             Reset();
-            Cut(replyLost); // The target may have been reset instead of replying.
-            lock (proxy.gate)
+            Cut(_replyLost); // The target may have been reset instead of replying.
+            lock (proxy._gate)
             {
-                proxy.links.Remove(this);
+                proxy._links.Remove(this);
             }
         }
 
@@ -247,20 +247,20 @@ internal sealed class CuttingProxy : IAsyncDisposable
                 }
 
                 // Known before the request leaves, so that its reply cannot slip through.
-                replyLost ??= rule;
-                await SendAsync(target, buffer.AsMemory(0, read));
+                _replyLost ??= rule;
+                await SendAsync(_target, buffer.AsMemory(0, read));
             }
 
-            target.Shutdown(SocketShutdown.Send);
+            _target.Shutdown(SocketShutdown.Send);
         }
 
         private async Task PassRepliesAsync()
         {
             var buffer = new byte[64 * 1024];
-            for (int read; (read = await target.ReceiveAsync(buffer)) > 0;)
+            for (int read; (read = await _target.ReceiveAsync(buffer)) > 0;)
             {
-                await (Volatile.Read(ref proxy.repliesHeld)?.Task ?? Task.CompletedTask);
-                if (replyLost is { } rule)
+                await (Volatile.Read(ref proxy._repliesHeld)?.Task ?? Task.CompletedTask);
+                if (_replyLost is { } rule)
                 {
                     Cut(rule);
                     return;
@@ -270,7 +270,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
             }
 
             // The target ended. In answer to a request that is to be cut, that is no end in order either.
-            if (replyLost is { } unanswered)
+            if (_replyLost is { } unanswered)
             {
                 Cut(unanswered);
                 return;
@@ -281,28 +281,28 @@ internal sealed class CuttingProxy : IAsyncDisposable
 
         private Rule? Match(ReadOnlyMemory<byte> request)
         {
-            lock (proxy.gate)
+            lock (proxy._gate)
             {
-                if (proxy.armed is not { } rule)
+                if (proxy._armed is not { } rule)
                 {
                     return null;
                 }
 
-                if (seen != rule)
+                if (_seen != rule)
                 {
                     // What passed before the cut was armed does not count.
-                    seen = rule;
-                    before = [];
+                    _seen = rule;
+                    _before = [];
                 }
 
-                byte[] window = [.. before, .. request.Span];
+                byte[] window = [.. _before, .. request.Span];
                 if (rule.Condition(window))
                 {
-                    proxy.armed = null;
+                    proxy._armed = null;
                     return rule;
                 }
 
-                before = window[Math.Max(0, window.Length - Remembered)..];
+                _before = window[Math.Max(0, window.Length - Remembered)..];
                 return null;
             }
         }

@@ -200,37 +200,37 @@ public sealed class CuttingProxyTests
     /// <summary>A server that says back what it hears.</summary>
     private sealed class Echo : IAsyncDisposable
     {
-        private readonly TcpListener listener = new(IPAddress.Loopback, FreePort.Next());
-        private readonly StringBuilder heard = new();
-        private readonly Task serving;
-        private int listening;
+        private readonly TcpListener _listener = new(IPAddress.Loopback, FreePort.Next());
+        private readonly StringBuilder _heard = new();
+        private readonly Task _serving;
+        private int _listening;
 
         public Echo()
         {
-            listener.Start();
-            serving = ServeAsync();
+            _listener.Start();
+            _serving = ServeAsync();
         }
 
         /// <summary>How many connections it has.</summary>
-        public int Listening => Volatile.Read(ref listening);
+        public int Listening => Volatile.Read(ref _listening);
 
-        public int Port => ((IPEndPoint)listener.LocalEndpoint).Port;
+        public int Port => ((IPEndPoint)_listener.LocalEndpoint).Port;
 
         public string Heard
         {
             get
             {
-                lock (heard)
+                lock (_heard)
                 {
-                    return heard.ToString();
+                    return _heard.ToString();
                 }
             }
         }
 
         public async ValueTask DisposeAsync()
         {
-            listener.Stop();
-            await serving;
+            _listener.Stop();
+            await _serving;
         }
 
         private async Task ServeAsync()
@@ -239,7 +239,7 @@ public sealed class CuttingProxyTests
             {
                 while (true)
                 {
-                    _ = SpeakAsync(await listener.AcceptTcpClientAsync());
+                    _ = SpeakAsync(await _listener.AcceptTcpClientAsync());
                 }
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException)
@@ -250,7 +250,7 @@ public sealed class CuttingProxyTests
 
         private async Task SpeakAsync(TcpClient client)
         {
-            Interlocked.Increment(ref listening);
+            Interlocked.Increment(ref _listening);
             using (client)
             {
                 var buffer = new byte[4096];
@@ -258,9 +258,9 @@ public sealed class CuttingProxyTests
                 {
                     for (int read; (read = await client.GetStream().ReadAsync(buffer)) > 0;)
                     {
-                        lock (heard)
+                        lock (_heard)
                         {
-                            heard.Append(Encoding.Latin1.GetString(buffer, 0, read));
+                            _heard.Append(Encoding.Latin1.GetString(buffer, 0, read));
                         }
 
                         await client.GetStream().WriteAsync(buffer.AsMemory(0, read));
@@ -272,7 +272,7 @@ public sealed class CuttingProxyTests
                 }
                 finally
                 {
-                    Interlocked.Decrement(ref listening);
+                    Interlocked.Decrement(ref _listening);
                 }
             }
         }

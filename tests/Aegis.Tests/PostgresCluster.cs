@@ -22,36 +22,36 @@ internal sealed class PostgresCluster : IAsyncDisposable
     private static readonly Lazy<Task<PostgresCluster>> Shared = new(() => StartPrivateAsync());
     private static readonly ConcurrentDictionary<string, bool> Databases = new();
 
-    private readonly PostgresBinaries binaries;
-    private readonly string[] settings;
-    private readonly TemporaryDirectory directory = new("postgres");
-    private int port = FreePort.Next();
-    private Process? postmaster;
+    private readonly PostgresBinaries _binaries;
+    private readonly string[] _settings;
+    private readonly TemporaryDirectory _directory = new("postgres");
+    private int _port = FreePort.Next();
+    private Process? _postmaster;
 
     private PostgresCluster(PostgresBinaries binaries, string[] settings)
     {
-        this.binaries = binaries;
-        this.settings = settings;
+        _binaries = binaries;
+        _settings = settings;
     }
 
     /// <summary>The process id of the postmaster.</summary>
-    public int Pid => postmaster?.Id ?? throw new InvalidOperationException("The cluster is not running.");
+    public int Pid => _postmaster?.Id ?? throw new InvalidOperationException("The cluster is not running.");
 
-    public int Port => port;
+    public int Port => _port;
 
     /// <summary>To the database `postgres`, as superuser; the same after every restart.</summary>
     public string ConnectionString => new NpgsqlConnectionStringBuilder
     {
         Host = "127.0.0.1",
-        Port = port,
+        Port = _port,
         Username = "postgres",
         Database = "postgres",
         IncludeErrorDetail = true,
     }.ConnectionString;
 
-    private string DataDirectory => Path.Combine(directory.Path, "data");
+    private string DataDirectory => Path.Combine(_directory.Path, "data");
 
-    private string LogFile => Path.Combine(directory.Path, "server.log");
+    private string LogFile => Path.Combine(_directory.Path, "server.log");
 
     /// <summary>A new empty database on the shared server. Whatever is not dropped ends with the run.</summary>
     public static async Task<string> CreateDatabaseAsync()
@@ -110,7 +110,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
     /// <summary>SIGKILL for the postmaster, by its process id. Its backends notice and end by themselves.</summary>
     public async Task KillPostmasterAsync()
     {
-        var process = postmaster ?? throw new InvalidOperationException("The cluster is not running.");
+        var process = _postmaster ?? throw new InvalidOperationException("The cluster is not running.");
         process.Kill();
         await EndedAsync(process);
     }
@@ -118,7 +118,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
     /// <summary>Stops it in order: fast (sessions are ended, a last checkpoint is written), or immediate (none is).</summary>
     public async Task StopAsync(bool immediate = false)
     {
-        if (postmaster is { } process)
+        if (_postmaster is { } process)
         {
             if (!process.HasExited)
             {
@@ -146,7 +146,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await StopAsync(immediate: true);
-        directory.Dispose();
+        _directory.Dispose();
     }
 
     /// <summary>Leaves nothing behind: neither databases on a server that is not ours, nor a server of our own.</summary>
@@ -192,13 +192,13 @@ internal sealed class PostgresCluster : IAsyncDisposable
 
     private async Task InitializeAsync()
     {
-        if (binaries.Owner is { } owner)
+        if (_binaries.Owner is { } owner)
         {
-            await ChildProcess.RunAsync("chown", owner, directory.Path);
+            await ChildProcess.RunAsync("chown", owner, _directory.Path);
         }
 
         // Only the empty cluster goes unflushed to disk (--no-sync): what tests write later never does.
-        string[] command = [.. binaries.Command("initdb"), "-D", DataDirectory, "-U", "postgres", "--auth=trust",
+        string[] command = [.. _binaries.Command("initdb"), "-D", DataDirectory, "-U", "postgres", "--auth=trust",
             "--encoding=UTF8", "--locale=C", "--no-sync"];
         await ChildProcess.RunAsync(command[0], command[1..]);
     }
@@ -208,14 +208,14 @@ internal sealed class PostgresCluster : IAsyncDisposable
         var since = Stopwatch.StartNew();
         while (true)
         {
-            postmaster = Process.Start(PostmasterStart())!;
-            if (await AnswersAsync(postmaster, since))
+            _postmaster = Process.Start(PostmasterStart())!;
+            if (await AnswersAsync(_postmaster, since))
             {
                 return;
             }
 
             // It ended at once: somebody took the port first, or backends of a killed postmaster still hold its memory.
-            await EndedAsync(postmaster);
+            await EndedAsync(_postmaster);
             if (since.Elapsed > Patience)
             {
                 throw new InvalidOperationException($"PostgreSQL does not start:{Environment.NewLine}{LogTail()}");
@@ -223,7 +223,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
 
             if (mayMove)
             {
-                port = FreePort.Next();
+                _port = FreePort.Next();
             }
 
             await Task.Delay(100);
@@ -234,16 +234,16 @@ internal sealed class PostgresCluster : IAsyncDisposable
     {
         string[] all =
         [
-            "listen_addresses=127.0.0.1", $"port={port}", "unix_socket_directories=", "max_connections=200",
-            "fsync=on", "synchronous_commit=on", "full_page_writes=on", .. settings,
+            "listen_addresses=127.0.0.1", $"port={_port}", "unix_socket_directories=", "max_connections=200",
+            "fsync=on", "synchronous_commit=on", "full_page_writes=on", .. _settings,
         ];
         // exec, all the way: the process that is started is the postmaster, and none of its output is ours to read.
         string[] command =
         [
-            .. binaries.Command("sh"), "-c", """log=$1; shift; exec "$@" >>"$log" 2>&1 </dev/null""", "sh", LogFile,
-            binaries.PathOf("postgres"), "-D", DataDirectory, .. all.SelectMany(setting => new[] { "-c", setting }),
+            .. _binaries.Command("sh"), "-c", """log=$1; shift; exec "$@" >>"$log" 2>&1 </dev/null""", "sh", LogFile,
+            _binaries.PathOf("postgres"), "-D", DataDirectory, .. all.SelectMany(setting => new[] { "-c", setting }),
         ];
-        return new ProcessStartInfo(command[0], command[1..]) { WorkingDirectory = directory.Path };
+        return new ProcessStartInfo(command[0], command[1..]) { WorkingDirectory = _directory.Path };
     }
 
     private async Task<bool> AnswersAsync(Process process, Stopwatch since)
@@ -270,7 +270,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
     {
         await process.WaitForExitAsync().WaitAsync(Patience);
         process.Dispose();
-        postmaster = null;
+        _postmaster = null;
     }
 }
 

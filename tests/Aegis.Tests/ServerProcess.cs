@@ -17,18 +17,18 @@ internal sealed class ServerProcess : IAsyncDisposable
     public const string Writes = "aegis.writes";
 
     private const int LinesKept = 2_000;
-    private readonly TemporaryDirectory directory = new("server");
-    private readonly ConcurrentQueue<string> lines = new();
-    private readonly Dictionary<string, string> environment;
-    private Process? process;
+    private readonly TemporaryDirectory _directory = new("server");
+    private readonly ConcurrentQueue<string> _lines = new();
+    private readonly Dictionary<string, string> _environment;
+    private Process? _process;
 
     private ServerProcess(string database, IEnumerable<KeyValuePair<string, string>> environment)
     {
-        this.environment = new Dictionary<string, string>(environment)
+        _environment = new Dictionary<string, string>(environment)
         {
             ["AEGIS_DATABASE"] = database,
         };
-        this.environment.TryAdd("AEGIS_DATA_DIR", directory.Path);
+        _environment.TryAdd("AEGIS_DATA_DIR", _directory.Path);
         // Without the wait of a second, which would be most of a recovery's time.
         Channel = GrpcChannel.ForAddress(Address, new GrpcChannelOptions
         {
@@ -44,16 +44,16 @@ internal sealed class ServerProcess : IAsyncDisposable
     public GrpcChannel Channel { get; }
 
     /// <summary>Its AEGIS_DATA_DIR, unless the environment named another.</summary>
-    public string DataDirectory => environment["AEGIS_DATA_DIR"];
+    public string DataDirectory => _environment["AEGIS_DATA_DIR"];
 
     public int Pid => Running.Id;
 
     public bool HasExited => Running.HasExited;
 
     /// <summary>The last lines it wrote, of all its lives.</summary>
-    public string Output => string.Join(Environment.NewLine, lines);
+    public string Output => string.Join(Environment.NewLine, _lines);
 
-    private Process Running => process ?? throw new InvalidOperationException("The server was not started.");
+    private Process Running => _process ?? throw new InvalidOperationException("The server was not started.");
 
     /// <summary>Starts a server on a free port and waits until it takes writes.</summary>
     /// <param name="database">Its AEGIS_DATABASE.</param>
@@ -91,18 +91,18 @@ internal sealed class ServerProcess : IAsyncDisposable
     /// <summary>Starts it without waiting for anything, on the same port and data after an end.</summary>
     public void Launch()
     {
-        if (process is { HasExited: false })
+        if (_process is { HasExited: false })
         {
             throw new InvalidOperationException("The server is running.");
         }
 
-        process?.Dispose();
-        process = Process.Start(StartInfo())!;
-        process.OutputDataReceived += Keep;
-        process.ErrorDataReceived += Keep;
-        process.BeginOutputReadLine();
-        process.BeginErrorReadLine();
-        process.StandardInput.Close();
+        _process?.Dispose();
+        _process = Process.Start(StartInfo())!;
+        _process.OutputDataReceived += Keep;
+        _process.ErrorDataReceived += Keep;
+        _process.BeginOutputReadLine();
+        _process.BeginErrorReadLine();
+        _process.StandardInput.Close();
     }
 
     /// <summary>Waits until a health service is SERVING; fails with the server's output when it ends or takes too long.</summary>
@@ -156,14 +156,14 @@ internal sealed class ServerProcess : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        if (process is { HasExited: false })
+        if (_process is { HasExited: false })
         {
             await KillAsync();
         }
 
-        process?.Dispose();
+        _process?.Dispose();
         Channel.Dispose();
-        directory.Dispose();
+        _directory.Dispose();
     }
 
     private static string Assembly()
@@ -180,7 +180,7 @@ internal sealed class ServerProcess : IAsyncDisposable
         // Where it works is where the watchdog finds it.
         var start = new ProcessStartInfo(Host(), [Assembly(), "--urls", Address])
         {
-            WorkingDirectory = directory.Path,
+            WorkingDirectory = _directory.Path,
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
@@ -190,7 +190,7 @@ internal sealed class ServerProcess : IAsyncDisposable
             start.Environment.Remove(name);
         }
 
-        foreach (var (name, value) in environment)
+        foreach (var (name, value) in _environment)
         {
             start.Environment[name] = value;
         }
@@ -208,10 +208,10 @@ internal sealed class ServerProcess : IAsyncDisposable
     {
         if (line.Data is not null)
         {
-            lines.Enqueue(line.Data);
-            if (lines.Count > LinesKept)
+            _lines.Enqueue(line.Data);
+            if (_lines.Count > LinesKept)
             {
-                lines.TryDequeue(out _);
+                _lines.TryDequeue(out _);
             }
         }
     }

@@ -32,13 +32,13 @@ internal sealed class TemporaryDirectory : IDisposable
         """;
 
     private static readonly Lazy<string> Run = new(CreateRun);
-    private static Process? watchdog;
-    private static int count;
+    private static Process? _watchdog;
+    private static int _count;
 
     /// <param name="name">What it is for; shows in its path.</param>
     public TemporaryDirectory(string name = "test")
     {
-        Path = System.IO.Path.Combine(Run.Value, $"{name}-{Interlocked.Increment(ref count)}");
+        Path = System.IO.Path.Combine(Run.Value, $"{name}-{Interlocked.Increment(ref _count)}");
         Create(Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
     }
 
@@ -64,7 +64,7 @@ internal sealed class TemporaryDirectory : IDisposable
         if (OperatingSystem.IsLinux())
         {
             // In a session of its own: what ends the test host's process group must not end its watchdog.
-            watchdog = Process.Start(new ProcessStartInfo("setsid", ["sh", "-c", WatchdogScript, path])
+            _watchdog = Process.Start(new ProcessStartInfo("setsid", ["sh", "-c", WatchdogScript, path])
             {
                 RedirectStandardInput = true,
                 WorkingDirectory = "/",
