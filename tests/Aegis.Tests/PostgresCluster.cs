@@ -1,0 +1,327 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using Npgsql;
+
+namespace Aegis.Tests;
+
+/// <summary>
+/// PostgreSQL for the tests. Most tests want an empty database on a server that all share
+/// (<see cref="CreateDatabaseAsync"/>); a test that kills the server has one of its own
+/// (<see cref="StartPrivateAsync"/>).
+/// </summary>
+/// <remarks>
+/// The shared server is the one that AEGIS_TEST_POSTGRES names, an Npgsql connection string that may create
+/// databases, or else a throw-away cluster made from the installed server binaries. Without either the test is
+/// ignored, and on CI it fails: a skipped test would hide the missing dependency. Durability is never relaxed,
+/// so what the tests see of a crash is what a user would see.
+/// </remarks>
+internal sealed class PostgresCluster : IAsyncDisposable
+{
+    private const string ServerVariable = "AEGIS_TEST_POSTGRES";
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
+    private static readonly Lazy<Task<PostgresCluster>> Shared = new(() => StartPrivateAsync());
+    private static readonly ConcurrentDictionary<string, bool> Databases = new();
+
+    private readonly PostgresBinaries _binaries;
+    private readonly string[] _settings;
+    private readonly TemporaryDirectory _directory = new("postgres");
+    private int _port = FreePort.Next();
+    private Process? _postmaster;
+
+    private PostgresCluster(PostgresBinaries binaries, string[] settings)
+    {
+        _binaries = binaries;
+        _settings = settings;
+    }
+
+    /// <summary>The process id of the postmaster.</summary>
+    public int Pid => _postmaster?.Id ?? throw new InvalidOperationException("The cluster is not running.");
+
+    public int Port => _port;
+
+    /// <summary>To the database `postgres`, as superuser; the same after every restart.</summary>
+    public string ConnectionString => new NpgsqlConnectionStringBuilder
+    {
+        Host = "127.0.0.1",
+        Port = _port,
+        Username = "postgres",
+        Database = "postgres",
+        IncludeErrorDetail = true,
+    }.ConnectionString;
+
+    private string DataDirectory => Path.Combine(_directory.Path, "data");
+
+    private string LogFile => Path.Combine(_directory.Path, "server.log");
+
+    /// <summary>A new empty database on the shared server. Whatever is not dropped ends with the run.</summary>
+    public static async Task<string> CreateDatabaseAsync()
+    {
+        var server = await SharedServerAsync();
+        var name = $"aegis_test_{Guid.NewGuid():N}";
+        // template0, since a session on template1 would stop others from copying it.
+        await ExecuteAsync(server, $"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        var database = new NpgsqlConnectionStringBuilder(server) { Database = name }.ConnectionString;
+        Databases.TryAdd(database, true);
+        return database;
+    }
+
+    /// <summary>Drops a database that <see cref="CreateDatabaseAsync"/> made, whoever is still connected to it.</summary>
+    public static async Task DropDatabaseAsync(string connectionString)
+    {
+        if (!Databases.TryRemove(connectionString, out _))
+        {
+            throw new ArgumentException("Not a database of these tests, or dropped before.", nameof(connectionString));
+        }
+
+        using (var connection = new NpgsqlConnection(connectionString))
+        {
+            NpgsqlConnection.ClearPool(connection);
+        }
+
+        var name = new NpgsqlConnectionStringBuilder(connectionString).Database;
+        await ExecuteAsync(await SharedServerAsync(), $"DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    }
+
+    /// <summary>Starts a cluster that belongs to the caller alone, who may kill and restart it.</summary>
+    /// <param name="settings">Settings besides the defaults, as in `max_connections=20`.</param>
+    public static async Task<PostgresCluster> StartPrivateAsync(params string[] settings)
+    {
+        var binaries = PostgresBinaries.Find();
+        if (binaries is null)
+        {
+            Missing($"PostgreSQL is not installed (initdb and postgres, on PATH or in {PostgresBinaries.DebianDirectory}/*/bin). "
+                + $"{ServerVariable} may name a server, for all tests but those that kill it.");
+        }
+
+        var cluster = new PostgresCluster(binaries!, settings);
+        try
+        {
+            await cluster.InitializeAsync();
+            await cluster.StartAsync(mayMove: true);
+            return cluster;
+        }
+        catch
+        {
+            await cluster.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>SIGKILL for the postmaster, by its process id. Its backends notice and end by themselves.</summary>
+    public async Task KillPostmasterAsync()
+    {
+        var process = _postmaster ?? throw new InvalidOperationException("The cluster is not running.");
+        process.Kill();
+        await EndedAsync(process);
+    }
+
+    /// <summary>Stops it in order: fast (sessions are ended, a last checkpoint is written), or immediate (none is).</summary>
+    public async Task StopAsync(bool immediate = false)
+    {
+        if (_postmaster is { } process)
+        {
+            if (!process.HasExited)
+            {
+                await process.SendAsync(immediate ? Signal.Quit : Signal.Interrupt);
+            }
+
+            await EndedAsync(process);
+        }
+    }
+
+    /// <summary>Starts it again on the same data and port, after <see cref="KillPostmasterAsync"/> or <see cref="StopAsync"/>.</summary>
+    /// <returns>How long it took until it answered.</returns>
+    public async Task<TimeSpan> RestartAsync()
+    {
+        var watch = Stopwatch.StartNew();
+        await StopAsync();
+        await StartAsync(mayMove: false);
+        return watch.Elapsed;
+    }
+
+    /// <summary>The end of the server's own log, for the message of a failed test.</summary>
+    public string LogTail()
+        => File.Exists(LogFile) ? string.Join(Environment.NewLine, File.ReadLines(LogFile).TakeLast(30)) : "";
+
+    public async ValueTask DisposeAsync()
+    {
+        await StopAsync(immediate: true);
+        _directory.Dispose();
+    }
+
+    /// <summary>Leaves nothing behind: neither databases on a server that is not ours, nor a server of our own.</summary>
+    public static async Task EndRunAsync()
+    {
+        if (Environment.GetEnvironmentVariable(ServerVariable) is { Length: > 0 })
+        {
+            foreach (var database in Databases.Keys)
+            {
+                await DropDatabaseAsync(database);
+            }
+        }
+
+        if (Shared.IsValueCreated && Shared.Value.IsCompletedSuccessfully)
+        {
+            NpgsqlConnection.ClearAllPools();
+            await (await Shared.Value).DisposeAsync();
+        }
+    }
+
+    private static async Task<string> SharedServerAsync()
+        => Environment.GetEnvironmentVariable(ServerVariable) is { Length: > 0 } given
+            ? new NpgsqlConnectionStringBuilder(given) { IncludeErrorDetail = true }.ConnectionString
+            : (await Shared.Value).ConnectionString;
+
+    private static void Missing(string reason)
+    {
+        if (Environment.GetEnvironmentVariable("CI") is { Length: > 0 } and not "false" and not "0")
+        {
+            Assert.Fail(reason);
+        }
+
+        Assert.Ignore(reason);
+    }
+
+    private static async Task ExecuteAsync(string connectionString, string sql)
+    {
+        await using var connection = new NpgsqlConnection(connectionString);
+        await connection.OpenAsync();
+        await using var command = new NpgsqlCommand(sql, connection);
+        await command.ExecuteNonQueryAsync();
+    }
+
+    private async Task InitializeAsync()
+    {
+        if (_binaries.Owner is { } owner)
+        {
+            await ChildProcess.RunAsync("chown", owner, _directory.Path);
+        }
+
+        // Only the empty cluster goes unflushed to disk (--no-sync): what tests write later never does.
+        string[] command = [.. _binaries.Command("initdb"), "-D", DataDirectory, "-U", "postgres", "--auth=trust",
+            "--encoding=UTF8", "--locale=C", "--no-sync"];
+        await ChildProcess.RunAsync(command[0], command[1..]);
+    }
+
+    private async Task StartAsync(bool mayMove)
+    {
+        var since = Stopwatch.StartNew();
+        while (true)
+        {
+            _postmaster = Process.Start(PostmasterStart())!;
+            if (await AnswersAsync(_postmaster, since))
+            {
+                return;
+            }
+
+            // It ended at once: somebody took the port first, or backends of a killed postmaster still hold its memory.
+            await EndedAsync(_postmaster);
+            if (since.Elapsed > Patience)
+            {
+                throw new InvalidOperationException($"PostgreSQL does not start:{Environment.NewLine}{LogTail()}");
+            }
+
+            if (mayMove)
+            {
+                _port = FreePort.Next();
+            }
+
+            await Task.Delay(100);
+        }
+    }
+
+    private ProcessStartInfo PostmasterStart()
+    {
+        string[] all =
+        [
+            "listen_addresses=127.0.0.1", $"port={_port}", "unix_socket_directories=", "max_connections=200",
+            "fsync=on", "synchronous_commit=on", "full_page_writes=on", .. _settings,
+        ];
+        // exec, all the way: the process that is started is the postmaster, and none of its output is ours to read.
+        string[] command =
+        [
+            .. _binaries.Command("sh"), "-c", """log=$1; shift; exec "$@" >>"$log" 2>&1 </dev/null""", "sh", LogFile,
+            _binaries.PathOf("postgres"), "-D", DataDirectory, .. all.SelectMany(setting => new[] { "-c", setting }),
+        ];
+        return new ProcessStartInfo(command[0], command[1..]) { WorkingDirectory = _directory.Path };
+    }
+
+    private async Task<bool> AnswersAsync(Process process, Stopwatch since)
+    {
+        var probe = new NpgsqlConnectionStringBuilder(ConnectionString) { Pooling = false, Timeout = 5 }.ConnectionString;
+        while (!process.HasExited)
+        {
+            try
+            {
+                await ExecuteAsync(probe, "SELECT 1");
+                // Another server may have answered, while ours is about to find its port taken.
+                return File.ReadLines(Path.Combine(DataDirectory, "postmaster.pid")).First() == $"{process.Id}";
+            }
+            catch (Exception e) when (e is NpgsqlException or IOException && since.Elapsed < Patience)
+            {
+                await Task.Delay(20);
+            }
+        }
+
+        return false;
+    }
+
+    private async Task EndedAsync(Process process)
+    {
+        await process.WaitForExitAsync().WaitAsync(Patience);
+        process.Dispose();
+        _postmaster = null;
+    }
+}
+
+/// <summary>Where the server's programs are, and as whom they run.</summary>
+/// <param name="Directory">The directory of initdb and postgres.</param>
+/// <param name="Owner">`uid:gid` of the user they run as, because we are root and they refuse to; null = as we are.</param>
+internal sealed record PostgresBinaries(string Directory, string? Owner)
+{
+    public const string DebianDirectory = "/usr/lib/postgresql";
+
+    public static PostgresBinaries? Find()
+    {
+        var onPath = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator);
+        var installed = System.IO.Directory.Exists(DebianDirectory)
+            ? System.IO.Directory.GetDirectories(DebianDirectory)
+                .OrderByDescending(version => int.TryParse(Path.GetFileName(version), out var number) ? number : 0)
+                .Select(version => Path.Combine(version, "bin"))
+            : [];
+        var directory = onPath.Concat(installed).FirstOrDefault(candidate =>
+            File.Exists(Path.Combine(candidate, "initdb")) && File.Exists(Path.Combine(candidate, "postgres")));
+        return directory is null ? null : new PostgresBinaries(directory, Environment.IsPrivilegedProcess ? Unprivileged() : null);
+    }
+
+    public string PathOf(string program) => Path.Combine(Directory, program);
+
+    /// <summary>The command that runs a program, one of PostgreSQL's or the shell, as the right user.</summary>
+    public string[] Command(string program)
+    {
+        var path = program == "sh" ? program : PathOf(program);
+        return Owner?.Split(':') is [var user, var group]
+            ? ["setpriv", $"--reuid={user}", $"--regid={group}", "--clear-groups", path]
+            : [path];
+    }
+
+    private static string Unprivileged()
+    {
+        var users = File.ReadLines("/etc/passwd").Select(line => line.Split(':')).Where(fields => fields.Length > 3).ToList();
+        var user = users.Find(fields => fields[0] == "postgres") ?? users.Find(fields => fields[0] == "nobody")
+            ?? throw new InvalidOperationException("PostgreSQL refuses to run as root, and there is no user postgres or nobody.");
+        return $"{user[2]}:{user[3]}";
+    }
+}
+
+/// <summary>Ends what the tests shared, after the last of them.</summary>
+[SetUpFixture]
+public sealed class EndOfRun
+{
+    [OneTimeTearDown]
+    public async Task End()
+    {
+        await PostgresCluster.EndRunAsync();
+        TemporaryDirectory.RemoveAll();
+    }
+}
