@@ -29,14 +29,9 @@ public static class AegisHost
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning).AddFilter("Grpc", LogLevel.Warning);
         // A port in use is told by one line of our own.
         builder.Logging.AddFilter("Microsoft.Extensions.Hosting", LogLevel.None);
-        builder.Logging.AddSimpleConsole(console =>
-        {
-            console.SingleLine = true;
-            console.TimestampFormat = "HH:mm:ss ";
-        });
-
         var options = ServerOptions.From(builder.Configuration);
         RefuseInsecure(builder.Configuration, options);
+        AddConsole(builder.Logging, options);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
@@ -126,6 +121,24 @@ public static class AegisHost
             metrics.AddMeter(Server.Metrics.MeterName, "Microsoft.AspNetCore.Hosting", "Npgsql", "System.Runtime");
             if (!string.IsNullOrEmpty(Environment.GetEnvironmentVariable("OTEL_EXPORTER_OTLP_ENDPOINT")))
                 metrics.AddOtlpExporter();
+        });
+    }
+
+    private static void AddConsole(ILoggingBuilder logging, ServerOptions options)
+    {
+        if (options.LogFormat == "json")
+        {
+            logging.AddJsonConsole(console =>
+            {
+                console.UseUtcTimestamp = true;
+                console.TimestampFormat = "yyyy-MM-ddTHH:mm:ss.fffZ";
+            });
+            return;
+        }
+        logging.AddSimpleConsole(console =>
+        {
+            console.SingleLine = true;
+            console.TimestampFormat = "HH:mm:ss ";
         });
     }
 

@@ -109,6 +109,21 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
         return page;
     }
 
+    /// <summary>
+    /// Checks records of many workflows, each by itself. They are handed on as they are, so that one altered record does not
+    /// stop whoever follows the log; health tells.
+    /// </summary>
+    public IReadOnlyList<StoredRecord> Note(IReadOnlyList<StoredRecord> records)
+    {
+        foreach (var record in records.Where(r => !r.IsConsistent()))
+        {
+            var verifier = new ChainVerifier(record.Record.Key, Math.Max(1, record.Record.Sequence));
+            verifier.Add(record);
+            findings.Report(verifier.Violations);
+        }
+        return records;
+    }
+
     /// <exception cref="RefusalException">CHAIN_BROKEN, when there is a violation.</exception>
     public void Demand(IReadOnlyList<Violation> violations)
     {

@@ -31,6 +31,9 @@ public sealed record ServerOptions
     /// <summary>AEGIS_QUEUE_BYTES_MAX: how many bytes of commands may wait for the writer.</summary>
     public long QueueBytesMax { get; init; } = 128L * 1024 * 1024;
 
+    /// <summary>AEGIS_LOG_FORMAT: text for people, or json, one object a line.</summary>
+    public string LogFormat { get; init; } = "text";
+
     /// <exception cref="ConfigurationException">A value cannot be used.</exception>
     public static ServerOptions From(IConfiguration configuration)
     {
@@ -41,6 +44,12 @@ public sealed record ServerOptions
             DataDirectory = NonEmpty(configuration["AEGIS_DATA_DIR"]) ?? defaults.DataDirectory,
             LogId = LogIdOf(NonEmpty(configuration["AEGIS_LOG_ID"])),
             Drain = TimeSpan.FromSeconds(Number(configuration, "AEGIS_DRAIN_SECONDS", 5, 0, 3600)),
+            LogFormat = NonEmpty(configuration["AEGIS_LOG_FORMAT"]) switch
+            {
+                null or "text" => "text",
+                "json" => "json",
+                var other => throw new ConfigurationException($"AEGIS_LOG_FORMAT must be text or json, not \"{other}\"."),
+            },
             AllowInsecure = Flag(configuration, "AEGIS_ALLOW_INSECURE"),
             SnapshotBytesMax = (int)Number(configuration, "AEGIS_SNAPSHOT_BYTES_MAX",
                 defaults.SnapshotBytesMax, 1, Limits.SnapshotBytesMax),

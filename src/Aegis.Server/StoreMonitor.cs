@@ -43,6 +43,7 @@ public sealed class StoreMonitor : BackgroundService
     private bool _answers;
     private bool _isWritable;
     private bool _isDraining;
+    private bool _wasObserved;
 
     private long _fullUntil;
     private bool _toldSkew;
@@ -155,10 +156,10 @@ public sealed class StoreMonitor : BackgroundService
                     _logger.LogWarning("The store does not answer: {Reason}", e?.Message ?? "not in time");
                 else if (!isWritable)
                     _logger.LogWarning("The store takes no writes");
-                else
+                else if (_wasObserved)
                     _logger.LogInformation("The store answers and takes writes");
             }
-            (_answers, _isWritable) = (answers, isWritable);
+            (_answers, _isWritable, _wasObserved) = (answers, isWritable, true);
         }
         Publish();
     }

@@ -106,8 +106,8 @@ public sealed partial class WorkflowService
         var found = workflowId.Length > 0
             ? await ReadChainAsync(new WorkflowKey(@namespace, workflowId), cursor, request.Descending, pageSize + 1,
                 context.CancellationToken)
-            : await store.ListRecordsAsync(filter, Start(cursor, request.Descending, 0), request.Descending, pageSize + 1,
-                context.CancellationToken);
+            : chains.Note(await store.ListRecordsAsync(filter, Start(cursor, request.Descending, 0), request.Descending,
+                pageSize + 1, context.CancellationToken));
         var response = new Pb.ListRecordsResponse { LogSize = (ulong)logSize };
         var bytes = 0;
         foreach (var record in found.Take(pageSize))

@@ -41,7 +41,7 @@ public sealed partial class WorkflowService
             var page = cursor < size
                 ? await store.ListRecordsAsync(filter, cursor, descending: false, WatchPageSize, cancellationToken)
                 : [];
-            foreach (var record in page)
+            foreach (var record in chains.Note(page))
             {
                 await responseStream.WriteAsync(new Pb.WatchRecordsResponse { Record = record.ToPb() }, cancellationToken);
                 told = cursor = record.LogIndex + 1;
