@@ -1,0 +1,31 @@
+namespace Aegis.Cli;
+
+/// <summary>How a command ended, for scripts.</summary>
+public static class ExitCode
+{
+    public const int Success = 0;
+
+    /// <summary>The service refused or failed the request.</summary>
+    public const int Failed = 1;
+
+    /// <summary>Wrong usage, or an input file that cannot be read.</summary>
+    public const int Usage = 2;
+
+    public const int NotFound = 3;
+
+    /// <summary>The workflow is elsewhere, exists, is closed or leased.</summary>
+    public const int Conflict = 4;
+
+    /// <summary>Verification found something, a health name does not serve, or data is lost.</summary>
+    public const int Violation = 5;
+
+    /// <summary>The server cannot be reached, or not in time.</summary>
+    public const int Unavailable = 6;
+
+    public const int Interrupted = 130;
+
+    public const string Help =
+        "Exit codes: 0 done; 1 the service refused or failed the request; 2 wrong usage, or an input file that cannot be "
+        + "read; 3 not found; 4 conflict (elsewhere, exists, closed, leased); 5 verification or health found something, or "
+        + "data is lost; 6 the server cannot be reached, or not in time; 130 interrupted.";
+}

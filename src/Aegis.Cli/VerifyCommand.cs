@@ -1,0 +1,84 @@
+using System.Collections.Concurrent;
+using System.CommandLine;
+
+namespace Aegis.Cli;
+
+using Pb = Aegis.V1;
+
+/// <summary>Verifies one workflow, or all of a namespace.</summary>
+internal static class VerifyCommand
+{
+    private const int Parallel = 16;
+
+    public static Command Create()
+    {
+        var id = Inputs.OptionalId("The workflow to verify; without one, all of the namespace.");
+        return Session.Define("verify", "Check that nobody rewrote the history. Exit code 5 when somebody did.",
+            session => session.Get(id) is { } one ? OneAsync(session, one) : AllAsync(session), id);
+    }
+
+    private static async Task<int> OneAsync(Session session, string id)
+    {
+        var response = await AskAsync(session, id);
+        session.Output.Message(response);
+        if (response.Intact)
+        {
+            session.Output.Line($"{id} is intact: {response.RecordsVerified} records, {response.SnapshotsVerified} snapshots, "
+                + $"head {Output.Hex(response.HeadHash)}");
+            return ExitCode.Success;
+        }
+        Tell(session, response);
+        return ExitCode.Violation;
+    }
+
+    private static async Task<int> AllAsync(Session session)
+    {
+        var counts = await session.Workflows.CountWorkflowsAsync(
+            new Pb.CountWorkflowsRequest { Namespace = session.Namespace }, session.Unary);
+        var broken = new ConcurrentBag<Pb.VerifyWorkflowResponse>();
+        long workflows = 0, records = 0, snapshots = 0;
+        await session.Output.ProgressAsync("Verifying", counts.Counts.Sum(c => (double)c.Count), advance =>
+            global::System.Threading.Tasks.Parallel.ForEachAsync(
+                ReadCommands.AllAsync(session, new Pb.ListWorkflowsRequest { Namespace = session.Namespace }),
+                new ParallelOptions { MaxDegreeOfParallelism = Parallel, CancellationToken = session.Cancellation },
+                async (workflow, _) =>
+                {
+                    var response = await AskAsync(session, workflow.WorkflowId);
+                    Interlocked.Increment(ref workflows);
+                    Interlocked.Add(ref records, (long)response.RecordsVerified);
+                    Interlocked.Add(ref snapshots, (long)response.SnapshotsVerified);
+                    if (!response.Intact)
+                        broken.Add(response);
+                    advance(1);
+                }));
+        foreach (var response in broken)
+        {
+            session.Output.Message(response);
+            Tell(session, response);
+        }
+        session.Output.Object(new { workflows, records, snapshots, broken = broken.Count });
+        session.Output.Line($"{workflows} workflows, {records} records, {snapshots} snapshots verified: "
+            + (broken.IsEmpty ? "all intact" : $"{broken.Count} broken"));
+        return broken.IsEmpty ? ExitCode.Success : ExitCode.Violation;
+    }
+
+    private static async Task<Pb.VerifyWorkflowResponse> AskAsync(Session session, string id) =>
+        await session.Integrity.VerifyWorkflowAsync(
+            new Pb.VerifyWorkflowRequest { Namespace = session.Namespace, WorkflowId = id }, session.Unary);
+
+    private static void Tell(Session session, Pb.VerifyWorkflowResponse response)
+    {
+        foreach (var violation in response.Violations)
+        {
+            session.Output.Line($"{violation.WorkflowId}, record {violation.Sequence}: {Name(violation.Class)}: {violation.Message}");
+            foreach (var difference in violation.Differences)
+            {
+                session.Output.Line($"    {difference.Field}: was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
+                    + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
+            }
+        }
+    }
+
+    private static string Name(Pb.ViolationClass @class) =>
+        string.Concat(@class.ToString().Select((c, i) => char.IsUpper(c) && i > 0 ? $"_{c}" : $"{char.ToUpperInvariant(c)}"));
+}
