@@ -27,7 +27,8 @@ public sealed partial class Ledger
                 break;
             default:
                 StoreFailed?.Invoke(e.Failure);
-                logger.LogWarning(e, "A batch of {Commands} was not written: {Failure}", commands.Count, e.Failure);
+                // The monitor tells of it once; each batch would be a flood.
+                logger.LogDebug(e, "A batch of {Commands} was not written: {Failure}", commands.Count, e.Failure);
                 Fail(commands, e);
                 break;
         }

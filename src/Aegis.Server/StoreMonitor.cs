@@ -117,13 +117,10 @@ public sealed class StoreMonitor : BackgroundService
                 else
                     await PrepareAsync(stoppingToken);
             }
-            catch (StoreException e)
+            catch (Exception e) when (!stoppingToken.IsCancellationRequested)
             {
+                // Whatever it is, a probe that failed must not end the probing.
                 Observe(answers: false, isWritable: false, e);
-            }
-            catch (OperationCanceledException) when (!stoppingToken.IsCancellationRequested)
-            {
-                Observe(answers: false, isWritable: false, null);
             }
             await _wake.WaitAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
         }
@@ -153,7 +150,7 @@ public sealed class StoreMonitor : BackgroundService
             if (answers != _answers || isWritable != _isWritable)
             {
                 if (!answers)
-                    _logger.LogWarning("The store does not answer: {Reason}", e?.Message ?? "not in time");
+                    _logger.LogWarning("The store does not answer: {Reason}", e?.InnerException?.Message ?? e?.Message);
                 else if (!isWritable)
                     _logger.LogWarning("The store takes no writes");
                 else if (_wasObserved)

@@ -1,5 +1,6 @@
+using System.Data.Common;
+using System.Runtime.ExceptionServices;
 using DbUp.Builder;
-using DbUp.Engine;
 using DbUp.Engine.Output;
 
 namespace Aegis.Storage;
@@ -26,9 +27,12 @@ internal static class Migrator
             throw new StoreException(StoreFailure.Unusable,
                 $"The database was migrated by a later version of Aegis (it has {later}); start that version.");
         }
-        DatabaseUpgradeResult result = engine.PerformUpgrade();
+        var result = engine.PerformUpgrade();
         if (!result.Successful)
         {
+            // A connection that breaks is no fault of the script: the store's own classification tells what it is.
+            if (result.Error is DbException { IsTransient: true })
+                ExceptionDispatchInfo.Throw(result.Error);
             throw new StoreException(StoreFailure.Unusable,
                 $"The migration {result.ErrorScript?.Name ?? "journal"} failed: {result.Error.Message}", result.Error);
         }
