@@ -1,0 +1,37 @@
+using Google.Protobuf;
+
+namespace Aegis.Tests;
+
+using Pb = Aegis.V1;
+
+/// <summary>The requests that most tests begin with.</summary>
+internal static class Given
+{
+    public static Pb.StartWorkflowRequest Start(string id, string state = "NEW", string owner = "") => new()
+    {
+        WorkflowId = id,
+        WorkflowType = "order",
+        InitialState = state,
+        Owner = owner,
+    };
+
+    public static Pb.TransitionWorkflowRequest Move(string id, string from, string to) => new()
+    {
+        WorkflowId = id,
+        FromState = from,
+        ToState = to,
+    };
+
+    public static Pb.Snapshot Snapshot(string content) => new() { Content = ByteString.CopyFromUtf8(content) };
+
+    /// <summary>A workflow that was started; its id is its own, so that tests can share a server.</summary>
+    public static async Task<string> WorkflowAsync(TestServer server, string state = "NEW", string owner = "")
+    {
+        var id = $"w-{Guid.NewGuid():N}";
+        await server.Workflows.StartWorkflowAsync(Start(id, state, owner));
+        return id;
+    }
+
+    public static async Task<Pb.Workflow> ReadAsync(TestServer server, string id) =>
+        (await server.Workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = id })).Workflow;
+}
