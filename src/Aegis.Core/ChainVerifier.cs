@@ -27,6 +27,8 @@ public sealed class ChainVerifier
     private long _leaseEpoch;
     private long _checkpointSequence;
     private Record? _first;
+    // False once a record is missing or out of place: what only the whole chain can give is then not known.
+    private bool _isWhole = true;
 
     /// <param name="key">The workflow.</param>
     /// <param name="firstSequence">
@@ -57,15 +59,22 @@ public sealed class ChainVerifier
         if (stored.Record.Sequence < _next)
         {
             Report(ViolationClass.RecordsReordered, stored, $"Record {_next} was expected here.", at: _next);
-            (_previous, _previousHash) = (record, null);
+            (_previous, _previousHash, _isWhole) = (record, null, false);
             return;
         }
         if (stored.Record.Sequence > _next)
         {
             ReportGap(_next, stored.Record.Sequence - 1);
-            (_previous, _previousHash) = (null, null);
+            (_previous, _previousHash, _isWhole) = (null, null, false);
         }
         _next = stored.Record.Sequence;
+        if (record.Sequence != _next)
+        {
+            // Reported as reordered: what stands here says nothing about its neighbours.
+            (_previous, _previousHash, _isWhole) = (null, null, false);
+            _next++;
+            return;
+        }
         _first ??= _next == 1 ? record : null;
         if (sound)
             CheckRules(stored, record, formerAlternative);
@@ -100,7 +109,9 @@ public sealed class ChainVerifier
         }
     }
 
-    /// <summary>Judges what only the end of the chain can tell, and the head; null when the store has none.</summary>
+    /// <summary>
+    /// Judges what only the end of the chain can tell, and the head (null for none to judge). Gives all findings, by sequence.
+    /// </summary>
     public IReadOnlyList<Violation> Complete(Workflow? head)
     {
         foreach (var (stored, part) in _missing)
@@ -123,8 +134,8 @@ public sealed class ChainVerifier
         }
         if (head is not null)
             CheckHead(head);
-        _violations.Sort((a, b) => a.Sequence.CompareTo(b.Sequence));
-        return _violations;
+        // Findings about the workflow as a whole, without a sequence, come last.
+        return [.. _violations.OrderBy(v => (ulong)(v.Sequence - 1))];
     }
 
     /// <summary>
@@ -252,7 +263,8 @@ public sealed class ChainVerifier
             return;
         if (head.HeadHash == _alternativeHash)
             hash = head.HeadHash;
-        var differences = ChainRules.HeadDifferences(head, last, hash, _checkpointSequence, _first);
+        var differences = ChainRules.HeadDifferences(head, last, hash, _checkpointSequence,
+            _isWhole ? _first : null);
         if (differences.Count > 0)
         {
             Report(new Violation(ViolationClass.WorkflowHeadModified, _key, 0,

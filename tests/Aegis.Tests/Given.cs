@@ -34,4 +34,7 @@ internal static class Given
 
     public static async Task<Pb.Workflow> ReadAsync(TestServer server, string id) =>
         (await server.Workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = id })).Workflow;
+
+    public static async Task<IReadOnlyList<Pb.Record>> RecordsAsync(TestServer server, string id) =>
+        (await server.Workflows.ListRecordsAsync(new Pb.ListRecordsRequest { WorkflowId = id })).Records;
 }

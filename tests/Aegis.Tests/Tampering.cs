@@ -1,0 +1,28 @@
+using Dapper;
+using Microsoft.Data.Sqlite;
+using Npgsql;
+
+namespace Aegis.Tests;
+
+/// <summary>
+/// Whoever owns the database, with a connection of their own: takes the guards away and changes rows behind the service.
+/// </summary>
+internal static class Tampering
+{
+    /// <summary>Runs SQL that both dialects understand, with all triggers off.</summary>
+    public static async Task RunAsync(TestServer server, string sql, object? parameters = null)
+    {
+        if (server.Connection.StartsWith("sqlite:", StringComparison.Ordinal))
+        {
+            await using var sqlite = new SqliteConnection($"Data Source={server.Connection["sqlite:".Length..]};Pooling=False");
+            foreach (var trigger in await sqlite.QueryAsync<string>("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+                await sqlite.ExecuteAsync($"DROP TRIGGER {trigger}");
+            await sqlite.ExecuteAsync(sql, parameters);
+            return;
+        }
+        await using var postgres = new NpgsqlConnection(server.Connection);
+        await postgres.OpenAsync();
+        await postgres.ExecuteAsync("SET session_replication_role = replica");
+        await postgres.ExecuteAsync(sql, parameters);
+    }
+}
