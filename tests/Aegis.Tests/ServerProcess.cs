@@ -22,12 +22,10 @@ internal sealed class ServerProcess : IAsyncDisposable
     private readonly Dictionary<string, string> _environment;
     private Process? _process;
 
-    private ServerProcess(string database, IEnumerable<KeyValuePair<string, string>> environment)
+    private ServerProcess(string database, (string Name, string Value)[] environment)
     {
-        _environment = new Dictionary<string, string>(environment)
-        {
-            ["AEGIS_DATABASE"] = database,
-        };
+        _environment = environment.ToDictionary(variable => variable.Name, variable => variable.Value);
+        _environment["AEGIS_DATABASE"] = database;
         _environment.TryAdd("AEGIS_DATA_DIR", _directory.Path);
         // Without the wait of a second, which would be most of a recovery's time.
         Channel = GrpcChannel.ForAddress(Address, new GrpcChannelOptions
@@ -59,7 +57,7 @@ internal sealed class ServerProcess : IAsyncDisposable
     /// <param name="database">Its AEGIS_DATABASE.</param>
     /// <param name="environment">Further variables. Those of the tests that begin AEGIS_ are not passed on.</param>
     public static async Task<ServerProcess> StartAsync(
-        string database, params IEnumerable<KeyValuePair<string, string>> environment)
+        string database, params (string Name, string Value)[] environment)
     {
         var server = Create(database, environment);
         try
@@ -75,7 +73,7 @@ internal sealed class ServerProcess : IAsyncDisposable
     }
 
     /// <summary>A server that is not started yet: <see cref="Launch"/> it and wait for whatever is expected of it.</summary>
-    public static ServerProcess Create(string database, params IEnumerable<KeyValuePair<string, string>> environment)
+    public static ServerProcess Create(string database, params (string Name, string Value)[] environment)
         => new(database, environment);
 
     /// <summary>Starts it, again after its end, and waits until it takes writes.</summary>

@@ -34,7 +34,7 @@ public sealed class ServerProcessTests
     [Test]
     public async Task A_server_asked_to_end_ends_in_order()
     {
-        await using var server = await ServerProcess.StartAsync("sqlite:aegis.db");
+        await using var server = await ServerProcess.StartAsync("sqlite:aegis.db", ("AEGIS_DRAIN_SECONDS", "0"));
 
         await server.SendAsync(Signal.Terminate);
 
