@@ -1,4 +1,5 @@
 using Aegis.Server;
+using Aegis.Storage;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
 using Microsoft.AspNetCore.Builder;
@@ -43,6 +44,9 @@ internal sealed class TestServer : IAsyncDisposable
 
     /// <summary>The AEGIS_DATABASE it runs on.</summary>
     public string Connection { get; }
+
+    /// <summary>Where its data is, as it tells.</summary>
+    public string Location => Services.GetRequiredService<ILedgerStore>().Location;
 
     public GrpcChannel Channel { get; }
     public Pb.WorkflowService.WorkflowServiceClient Workflows { get; }
