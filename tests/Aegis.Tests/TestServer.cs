@@ -27,6 +27,7 @@ internal sealed class TestServer : IAsyncDisposable
     private readonly TemporaryDirectory? _directory;
     private readonly bool _ownsDatabase;
     private readonly WebApplication _app;
+    private bool _isDisposed;
 
     private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, bool ownsDatabase, int port)
     {
@@ -77,6 +78,9 @@ internal sealed class TestServer : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         Channel.Dispose();
         await _app.StopAsync();
         await _app.DisposeAsync();
