@@ -23,7 +23,10 @@ public sealed partial class LedgerBatch
             // A chain that comes back to the log it was written to counts among that log's own records.
             if (record.LogId == LogId)
                 LastRecordedAt = Math.Max(LastRecordedAt, record.RecordedAt);
-            _records.Add(incoming with { LogIndex = LogSize });
+            var stored = incoming with { LogIndex = LogSize };
+            _records.Add(stored);
+            if (record.RequestId.Length > 0)
+                _requests[RecordFormat.RequestKey(command.Key, record.RequestId)] = stored;
             if (record.IsCheckpoint)
                 checkpoint = record.Sequence;
             epoch = Math.Max(epoch, record.LeaseEpoch);

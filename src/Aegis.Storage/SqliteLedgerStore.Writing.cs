@@ -127,8 +127,9 @@ public sealed partial class SqliteLedgerStore
                 _isOver = true;
                 return Task.CompletedTask;
             }
-            catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY)
+            catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY or SQLitePCL.raw.SQLITE_FULL)
             {
+                // Not begun, or a frame had no room: without its last frame a transaction is none.
                 return Task.FromException(Classify(e));
             }
             catch (SqliteException e)

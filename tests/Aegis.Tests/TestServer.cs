@@ -1,4 +1,5 @@
 using Aegis.Server;
+using Aegis.Storage;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
 using Microsoft.AspNetCore.Builder;
@@ -26,6 +27,7 @@ internal sealed class TestServer : IAsyncDisposable
     private readonly TemporaryDirectory? _directory;
     private readonly bool _ownsDatabase;
     private readonly WebApplication _app;
+    private bool _isDisposed;
 
     private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, bool ownsDatabase, int port)
     {
@@ -43,6 +45,9 @@ internal sealed class TestServer : IAsyncDisposable
 
     /// <summary>The AEGIS_DATABASE it runs on.</summary>
     public string Connection { get; }
+
+    /// <summary>Where its data is, as it tells.</summary>
+    public string Location => Services.GetRequiredService<ILedgerStore>().Location;
 
     public GrpcChannel Channel { get; }
     public Pb.WorkflowService.WorkflowServiceClient Workflows { get; }
@@ -73,6 +78,9 @@ internal sealed class TestServer : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         Channel.Dispose();
         await _app.StopAsync();
         await _app.DisposeAsync();

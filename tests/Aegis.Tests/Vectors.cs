@@ -51,6 +51,20 @@ internal static class Vectors
     public static byte[]? BodyOf(JsonNode entry) =>
         (string?)entry["snapshot"]?["body"] is { } hex ? Convert.FromHexString(hex) : null;
 
+    /// <summary>What verification finds in a chain of a file, its snapshots included.</summary>
+    public static IReadOnlyList<Violation> Verify(JsonNode chain)
+    {
+        var records = chain["records"]!.AsArray();
+        var verifier = new ChainVerifier(RecordOf(records[0]!).Record.Key);
+        foreach (var entry in records)
+        {
+            var stored = RecordOf(entry!);
+            verifier.Add(stored);
+            verifier.AddSnapshot(stored, BodyOf(entry!) is { } body ? (Hash.Of(body), body.Length) : null);
+        }
+        return verifier.Complete(null);
+    }
+
     public static string Text(JsonNode node, string name) => (string)node[name]!;
 
     private static long Number(JsonNode node, string name) => long.Parse(Text(node, name), CultureInfo.InvariantCulture);
