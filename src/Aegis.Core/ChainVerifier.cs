@@ -94,7 +94,8 @@ public sealed class ChainVerifier
     /// </summary>
     public void AddSnapshot(StoredRecord stored, (Hash Sha256, long Size)? found)
     {
-        if (stored.Record.Snapshot is not { } part)
+        // A description that was altered is reported as such, and says nothing about the bytes.
+        if (stored.Record.Snapshot is not { } part || Recomputed.Of(part) != stored.Record.SnapshotDigest)
             return;
         if (found is not { } actual)
         {
