@@ -109,6 +109,7 @@ public sealed partial class SqliteLedgerStore
         : LedgerTransaction(state)
     {
         private bool _isOver;
+        private bool _isDisposed;
 
         public override Task CommitAsync(LedgerBatch batch)
         {
@@ -127,8 +128,9 @@ public sealed partial class SqliteLedgerStore
                 _isOver = true;
                 return Task.CompletedTask;
             }
-            catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY)
+            catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY or SQLitePCL.raw.SQLITE_FULL)
             {
+                // Full means that a frame did not fit into the WAL: its last one, that with the commit, is not there.
                 return Task.FromException(Classify(e));
             }
             catch (SqliteException e)
@@ -141,6 +143,9 @@ public sealed partial class SqliteLedgerStore
 
         public override ValueTask DisposeAsync()
         {
+            if (_isDisposed)
+                return ValueTask.CompletedTask;
+            _isDisposed = true;
             if (_isOver)
                 connection.Dispose();
             else
