@@ -94,9 +94,18 @@ public sealed class ChainVerifier
     /// </summary>
     public void AddSnapshot(StoredRecord stored, (Hash Sha256, long Size)? found)
     {
-        // A description that was altered is reported as such, and says nothing about the bytes.
-        if (stored.Record.Snapshot is not { } part || Recomputed.Of(part) != stored.Record.SnapshotDigest)
+        if (stored.Record.Snapshot is not { } part)
             return;
+        if (Recomputed.Of(part) != stored.Record.SnapshotDigest)
+        {
+            // What it says of the bytes proves nothing. Add has told of it, unless the record was not given to it.
+            if (!_violations.Exists(v => v.Sequence == stored.Record.Sequence))
+            {
+                Report(ViolationClass.SnapshotModified, stored, "What describes the snapshot is not what was recorded.",
+                    stored.Record.SnapshotDigest, Recomputed.Of(part));
+            }
+            return;
+        }
         if (found is not { } actual)
         {
             _missingBytes.Add(stored);
