@@ -5,7 +5,7 @@ public static class ExitCode
 {
     public const int Success = 0;
 
-    /// <summary>The service refused or failed the request.</summary>
+    /// <summary>The service refused or failed the request, or something else went wrong.</summary>
     public const int Failed = 1;
 
     /// <summary>Wrong usage, or an input file that cannot be read.</summary>
@@ -24,8 +24,22 @@ public static class ExitCode
 
     public const int Interrupted = 130;
 
-    public const string Help =
-        "Exit codes: 0 done; 1 the service refused or failed the request; 2 wrong usage, or an input file that cannot be "
-        + "read; 3 not found; 4 conflict (elsewhere, exists, closed, leased); 5 verification or health found something, or "
-        + "data is lost; 6 the server cannot be reached, or not in time; 130 interrupted.";
+    /// <summary>The reader of standard output has gone, as shells tell it of commands that a SIGPIPE ended.</summary>
+    public const int OutputClosed = 141;
+
+    public const string Help = """
+        Exit codes:
+          0    done
+          1    the service refused or failed the request
+          2    wrong usage, or an input file that cannot be read
+          3    not found
+          4    conflict: the workflow is elsewhere, exists, is closed or leased
+          5    verification or health found something, or data is lost
+          6    the server cannot be reached, or not in time
+          130  interrupted
+          141  standard output was closed by its reader
+
+        Errors are one line on standard error; with --json an object
+        {"error":{"code","reason","message","metadata"}}.
+        """;
 }

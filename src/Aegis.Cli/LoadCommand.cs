@@ -1,5 +1,7 @@
 using System.CommandLine;
 using System.Diagnostics;
+using Google.Protobuf.WellKnownTypes;
+using Grpc.Core;
 
 namespace Aegis.Cli;
 
@@ -7,89 +9,140 @@ using Pb = Aegis.V1;
 
 /// <summary>
 /// Records an event log through the service: each case a workflow, its first event the start, each later one a transition.
-/// The request_ids follow from the file, so that a load that broke off is run again and doubles nothing.
+/// The request_ids follow from the place of an event in its case, so that a load that broke off is run again and doubles
+/// nothing.
 /// </summary>
 internal static class LoadCommand
 {
-    private static readonly Argument<string> File = new("file") { Description = "A CSV file with a header, - for standard input." };
-    private static readonly Option<string> Case = new("--case") { Description = "The column with the case.", Required = true };
-    private static readonly Option<string> State = new("--state") { Description = "The column with the state or activity.", Required = true };
-    private static readonly Option<string?> Actor = new("--actor") { Description = "The column with the actor." };
-    private static readonly Option<string?> Time = new("--time") { Description = "The column with the time, by which the events of a case are ordered." };
-    private static readonly Option<string[]> Metadata = new("--metadata")
-    {
-        Description = "A column to keep as metadata; may be repeated.",
-        DefaultValueFactory = _ => [],
-    };
+    private const int RefusalsToldMax = 20;
+
+    private static readonly Argument<string> File = Inputs.File("A CSV file in UTF-8 with a header.");
+    private static readonly Option<string> Case = Column("--case", "The column with the case, the workflow's id.");
+    private static readonly Option<string> State = Column("--state", "The column with the state or activity.");
+    private static readonly Option<string?> Actor = Inputs.Text("--actor", "COLUMN", "The column with the actor.");
+    private static readonly Option<string?> Time = Inputs.Text("--time", "COLUMN",
+        "The column with the time in ISO 8601 (UTC when it has no offset), by which the events of a case are ordered.");
+    private static readonly Option<string[]> Metadata = Inputs.Many("--metadata", "COLUMN",
+        "A column to keep as metadata, where it is not empty. May be repeated.");
     private static readonly Option<string> Type = new("--type")
     {
         Description = "The type of the workflows.",
+        HelpName = "TYPE",
         DefaultValueFactory = _ => "case",
     };
-    private static readonly Option<bool> Complete = new("--complete") { Description = "Close each case with its last event, as COMPLETED." };
+    private static readonly Option<bool> Complete = new("--complete")
+    {
+        Description = "Close each case with its last event, as COMPLETED.",
+    };
     private static readonly Option<int> Parallel = new("--parallel")
     {
         Description = "How many cases at once.",
+        HelpName = "N",
         DefaultValueFactory = _ => 32,
     };
 
-    private sealed class Progress
-    {
-        public long Events;
-        public long Replayed;
-    }
-
-    public static Command Create() => Session.Define("load", "Record an event log from a CSV file.", RunAsync,
+    public static Command Create() => Session.Define("load",
+        "Record an event log from a CSV file: all of it is checked before anything is sent, and it can be run again.", RunAsync,
         File, Case, State, Actor, Time, Metadata, Type, Complete, Parallel);
+
+    private static Option<string> Column(string name, string description) =>
+        new(name) { Description = description, HelpName = "COLUMN", Required = true };
 
     private static async Task<int> RunAsync(Session session)
     {
         var begun = Stopwatch.GetTimestamp();
-        var columns = new EventColumns(session.Get(Case), session.Get(State), session.Get(Actor), session.Get(Time), session.Get(Metadata));
-        using var text = session.Get(File) == "-" ? Console.In : global::System.IO.File.OpenText(session.Get(File));
-        var cases = EventLog.Read(text, columns);
-        var progress = new Progress();
+        var parallel = session.Get(Parallel);
+        if (parallel is < 1 or > 1024)
+            throw new UsageException("--parallel must be from 1 to 1024.");
+        IReadOnlyList<LoggedCase> cases;
+        await using (var stream = Inputs.Open(session.Get(File)))
+        {
+            cases = EventLog.Read(stream, new EventColumns(session.Get(Case), session.Get(State), session.Get(Actor),
+                session.Get(Time), session.Get(Metadata)));
+        }
+        var info = await session.System.GetServerInfoAsync(new Pb.GetServerInfoRequest(), session.Unary);
+        EventLog.Check(cases, info.Limits);
+
+        var load = new Load(session);
         await session.Output.ProgressAsync("Loading", cases.Sum(c => (double)c.Events.Count), advance =>
             global::System.Threading.Tasks.Parallel.ForEachAsync(cases, new ParallelOptions
             {
-                MaxDegreeOfParallelism = Math.Clamp(session.Get(Parallel), 1, 1024),
+                MaxDegreeOfParallelism = parallel,
                 CancellationToken = session.Cancellation,
-            }, async (item, _) => await LoadAsync(session, item.Case, item.Events, progress, advance)));
-        var seconds = Math.Round(Stopwatch.GetElapsedTime(begun).TotalSeconds, 2);
-        session.Output.Object(new { cases = cases.Count, events = progress.Events, replayed = progress.Replayed, seconds });
-        session.Output.Line(
-            $"{cases.Count} cases, {progress.Events} events recorded, {progress.Replayed} of them before, in {seconds} s");
-        return ExitCode.Success;
+            }, async (item, _) => await load.RecordAsync(item, advance)));
+        load.Tell(cases.Count, Math.Round(Stopwatch.GetElapsedTime(begun).TotalSeconds, 2));
+        return load.Code;
     }
 
-    private static async Task LoadAsync(Session session, string id, IReadOnlyList<LoggedEvent> events, Progress progress,
-        Action<double> advance)
+    /// <summary>A load under way. Its counts are changed by many cases at once.</summary>
+    private sealed class Load(Session session)
     {
-        var start = new Pb.StartWorkflowRequest
+        private readonly string _type = session.Get(Type);
+        private readonly bool _isToComplete = session.Get(Complete);
+        private long _events;
+        private long _replayed;
+        private int _refused;
+        private int _code;
+
+        /// <summary>That of the first refusal.</summary>
+        public int Code => _code;
+
+        /// <summary>Records one case. A refusal ends this case alone; what would stop the others too ends the load.</summary>
+        public async Task RecordAsync(LoggedCase item, Action<double> advance)
         {
-            Namespace = session.Namespace,
-            WorkflowId = id,
-            WorkflowType = session.Get(Type),
-            InitialState = events[0].State,
-            Actor = events[0].Actor,
-            OccurredAt = events[0].OccurredAt,
-            RequestId = "load-1",
-        };
-        foreach (var (key, value) in events[0].Metadata)
-            start.Metadata.Add(key, value);
-        Count((await session.Workflows.StartWorkflowAsync(start, session.Unary)).Replayed);
-        for (var i = 1; i < events.Count; i++)
-        {
-            var isLast = i == events.Count - 1;
-            await MoveAsync(events[i - 1].State, events[i], $"load-{i + 1}", isLast && session.Get(Complete));
-        }
-        if (events.Count == 1 && session.Get(Complete))
-        {
-            // A workflow cannot start closed: the case of one event is closed by a move to where it is.
-            await MoveAsync(events[0].State, events[0], "load-complete", close: true, isEvent: false);
+            var at = item.Events[0];
+            try
+            {
+                await StartAsync(item, advance);
+                for (var i = 1; i < item.Events.Count; i++)
+                {
+                    at = item.Events[i];
+                    var isToClose = _isToComplete && i == item.Events.Count - 1;
+                    Count(await MoveAsync(item.Id, item.Events[i - 1].State, at, $"load-{i + 1}", isToClose), advance);
+                }
+                // A workflow cannot start closed: the case of one event is closed by a move to where it is.
+                if (_isToComplete && item.Events.Count == 1)
+                    await MoveAsync(item.Id, at.State, at, "load-complete", isToClose: true);
+            }
+            catch (WriteException e) when (IsOfTheCase(e.Cause.StatusCode))
+            {
+                var failure = Failure.Of(e);
+                Interlocked.CompareExchange(ref _code, failure.ExitCode, ExitCode.Success);
+                if (Interlocked.Increment(ref _refused) <= RefusalsToldMax)
+                    session.Output.Fail(failure with { Message = $"Line {at.Line}: {failure.Message}" });
+            }
         }
 
-        async Task MoveAsync(string from, LoggedEvent to, string requestId, bool close, bool isEvent = true)
+        public void Tell(int cases, double seconds)
+        {
+            session.Output.Object(new { cases, events = _events, replayed = _replayed, refused = _refused, seconds });
+            if (_refused > RefusalsToldMax)
+                session.Output.Notice($"… and {_refused - RefusalsToldMax} more cases refused.");
+            session.Output.Line($"{cases} cases, {_events} events recorded, {_replayed} of them before, "
+                + $"{(_refused > 0 ? $"{_refused} cases refused, " : "")}in {seconds} s");
+        }
+
+        private async Task StartAsync(LoggedCase item, Action<double> advance)
+        {
+            var first = item.Events[0];
+            var request = new Pb.StartWorkflowRequest
+            {
+                Namespace = session.Namespace,
+                WorkflowId = item.Id,
+                WorkflowType = _type,
+                InitialState = first.State,
+                Actor = first.Actor,
+                OccurredAt = TimestampOf(first),
+                RequestId = "load-1",
+            };
+            foreach (var (key, value) in first.Metadata)
+                request.Metadata.Add(key, value);
+            var response = await session.WriteAsync("", options => session.Workflows.StartWorkflowAsync(request, options));
+            Count(response.Replayed, advance);
+        }
+
+        /// <returns>Whether it had been recorded before.</returns>
+        private async Task<bool> MoveAsync(string id, string from, LoggedEvent to, string requestId, bool isToClose)
         {
             var request = new Pb.TransitionWorkflowRequest
             {
@@ -97,24 +150,28 @@ internal static class LoadCommand
                 WorkflowId = id,
                 FromState = from,
                 ToState = to.State,
-                Status = close ? Pb.WorkflowStatus.Completed : Pb.WorkflowStatus.Running,
+                Status = isToClose ? Pb.WorkflowStatus.Completed : Pb.WorkflowStatus.Running,
                 Actor = to.Actor,
-                OccurredAt = to.OccurredAt,
+                OccurredAt = TimestampOf(to),
                 RequestId = requestId,
             };
             foreach (var (key, value) in to.Metadata)
                 request.Metadata.Add(key, value);
-            var response = await session.Workflows.TransitionWorkflowAsync(request, session.Unary);
-            if (isEvent)
-                Count(response.Replayed);
+            return (await session.WriteAsync("", options => session.Workflows.TransitionWorkflowAsync(request, options))).Replayed;
         }
 
-        void Count(bool replayed)
+        private void Count(bool isReplayed, Action<double> advance)
         {
-            Interlocked.Increment(ref progress.Events);
-            if (replayed)
-                Interlocked.Increment(ref progress.Replayed);
+            Interlocked.Increment(ref _events);
+            if (isReplayed)
+                Interlocked.Increment(ref _replayed);
             advance(1);
         }
+
+        private static bool IsOfTheCase(StatusCode code) => code is StatusCode.InvalidArgument or StatusCode.NotFound
+            or StatusCode.AlreadyExists or StatusCode.Aborted or StatusCode.FailedPrecondition or StatusCode.DataLoss;
+
+        private static Timestamp? TimestampOf(LoggedEvent logged) =>
+            logged.OccurredAt is { } time ? Timestamp.FromDateTimeOffset(time) : null;
     }
 }

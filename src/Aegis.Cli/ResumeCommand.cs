@@ -15,45 +15,63 @@ internal static class ResumeCommand
     {
         Description = "Take over live leases that the same owner holds, from before it crashed.",
     };
-    private static readonly Option<string[]> Types = Inputs.Types();
-    private static readonly Option<string[]> States = Inputs.States();
-    private static readonly Option<string[]> Statuses = Inputs.Statuses();
-    private static readonly Option<ulong> Max = new("--max") { Description = "How many at most; 0 for all." };
-    private static readonly Option<string?> SnapshotOut = new("--snapshot-out")
+    private static readonly Option<string[]> Types = Inputs.Many("--types", "TYPE", "Of all: only this type. May be repeated.");
+    private static readonly Option<string[]> States = Inputs.Many("--states", "STATE", "Of all: only this state. May be repeated.");
+    private static readonly Option<string[]> Statuses = Inputs.Many("--statuses", "STATUS",
+        "Of all: only this status, RUNNING (by default) or WAITING. May be repeated.");
+    private static readonly Option<ulong> Max = new("--max") { Description = "Of all: how many at most; 0 for all.", HelpName = "N" };
+    private static readonly Option<bool> OmitSnapshots = new("--omit-snapshots")
     {
-        Description = "Write the snapshot of the one workflow to this file, - for standard output.",
+        Description = "Of all, with --json: leave the snapshots' content out.",
     };
+    private static readonly Option<string?> SnapshotOut = Inputs.Text("--snapshot-out", "FILE",
+        "Of one: write its snapshot to this file, or to standard output for - and print nothing else.");
 
-    public static Command Create() => Session.Define("resume",
-        "Resume a workflow (to look, or with --owner to lease it), or all that are pending (with --owner).",
-        session => session.Get(Id) is { } id ? OneAsync(session, id) : AllAsync(session),
-        Id, Owner, Duration, TakeOverOwn, Types, States, Statuses, Max, SnapshotOut);
+    public static Command Create()
+    {
+        // Plural where they choose among all, and singular too, as other commands call them.
+        Types.Aliases.Add("--type");
+        States.Aliases.Add("--state");
+        Statuses.Aliases.Add("--status");
+        return Session.Define("resume",
+            "Resume a workflow (to look, or with --owner to lease it), or all that are pending (with --owner). "
+            + "Exit code 5 when one of them does not verify.",
+            session => session.Get(Id) is { } id ? OneAsync(session, id) : AllAsync(session),
+            Id, Owner, Duration, TakeOverOwn, Types, States, Statuses, Max, OmitSnapshots, SnapshotOut);
+    }
 
     private static async Task<int> OneAsync(Session session, string id)
     {
+        if (session.Get(Types).Length + session.Get(States).Length + session.Get(Statuses).Length > 0 || session.Get(Max) > 0)
+            throw new UsageException("--types, --states, --statuses and --max choose among all: give them without an id.");
         var response = await session.Recovery.ResumeWorkflowAsync(new Pb.ResumeWorkflowRequest
         {
             Namespace = session.Namespace,
             WorkflowId = id,
             Owner = session.Get(Owner) ?? "",
-            LeaseDuration = Inputs.Seconds(session.Get(Duration)),
+            LeaseDuration = Inputs.LeaseDurationOf(session.Get(Duration)),
             TakeOverOwn = session.Get(TakeOverOwn),
         }, session.Unary);
-        if (session.Get(SnapshotOut) is { } path)
+        var path = session.Get(SnapshotOut);
+        // Told before a file is written that may fail: a lease may have been taken.
+        if (path != OutputFile.StandardOutputPath)
         {
-            var snapshot = response.Checkpoint?.Snapshot
-                ?? throw new UsageException($"{id} has no checkpoint: there is no snapshot to write.");
-            await using var stream = path == "-" ? Console.OpenStandardOutput() : File.Create(path);
-            await stream.WriteAsync(snapshot.Content.Memory, session.Cancellation);
-            if (path == "-")
-                return ExitCode.Success;
+            session.Output.Message(response);
+            Tell(session, response);
+            foreach (var record in response.RecordsSince)
+                session.Output.Line($"  {record.Sequence}  {Output.Time(record.RecordedAt)}  {ShowCommand.Move(record)}");
+            if (response.MoreRecords)
+                session.Output.Line("  … and more: see aegis show");
         }
-        session.Output.Message(response);
-        Tell(session, response);
-        foreach (var record in response.RecordsSince)
-            session.Output.Line($"  {record.Sequence}  {Output.Time(record.RecordedAt)}  {ReadCommands.Move(record)}");
-        if (response.MoreRecords)
-            session.Output.Line("  … and more: aegis show");
+        if (path is null)
+            return ExitCode.Success;
+        if (response.Checkpoint is not { } checkpoint)
+        {
+            session.Output.Fail(Failure.OfNoCheckpoint(id));
+            return ExitCode.NotFound;
+        }
+        await OutputFile.WriteAsync(path, stream =>
+            stream.WriteAsync(checkpoint.Snapshot.Content.Memory, session.Cancellation).AsTask());
         return ExitCode.Success;
     }
 
@@ -66,12 +84,12 @@ internal static class ResumeCommand
             Namespace = session.Namespace,
             WorkflowTypes = { session.Get(Types) },
             States = { session.Get(States) },
-            Statuses = { session.Get(Statuses).Select(s => Inputs.Status(s)) },
+            Statuses = { session.Get(Statuses).Select(Inputs.Status) },
             Owner = session.Get(Owner) ?? throw new UsageException("--owner is required: who takes the leases?"),
-            LeaseDuration = Inputs.Seconds(session.Get(Duration)),
+            LeaseDuration = Inputs.LeaseDurationOf(session.Get(Duration)),
             TakeOverOwn = session.Get(TakeOverOwn),
             MaxWorkflows = session.Get(Max),
-            OmitSnapshots = !session.Output.IsJson,
+            OmitSnapshots = !session.Output.IsJson || session.Get(OmitSnapshots),
         }, session.Streaming);
         var code = ExitCode.Success;
         await foreach (var message in call.ResponseStream.ReadAllAsync(session.Cancellation))
@@ -83,8 +101,8 @@ internal static class ResumeCommand
             }
             else if (message.Failed is { } failed)
             {
-                session.Output.Line($"{failed.WorkflowId}: {failed.Reason}: {failed.Message}");
-                code = ExitCode.Violation;
+                session.Output.Line($"{failed.WorkflowId} not resumed: {failed.Reason}: {failed.Message}");
+                code = Math.Max(code, failed.Reason is "CHAIN_BROKEN" or "SNAPSHOT_CORRUPT" ? ExitCode.Violation : ExitCode.Failed);
             }
             else if (message.Summary is { } summary)
             {
@@ -102,6 +120,6 @@ internal static class ResumeCommand
             : "no checkpoint";
         var lease = resumed.Lease is { } l ? $", lease epoch {l.Epoch} until {Output.Time(l.ExpiresAt)}" : "";
         session.Output.Line($"{workflow.WorkflowId}: {workflow.State} ({Output.Name(workflow.Status)}) at sequence "
-            + $"{workflow.Sequence}, {checkpoint}, {resumed.RecordsSince.Count} records since{lease}");
+            + $"{workflow.Sequence}, {checkpoint}, {resumed.RecordsSince.Count}{(resumed.MoreRecords ? "+" : "")} records since{lease}");
     }
 }

@@ -1,39 +1,48 @@
 using System.CommandLine;
+using Google.Protobuf;
 using Google.Rpc;
 using Grpc.Core;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
-using Grpc.Net.Client.Configuration;
 using StatusCode = Grpc.Core.StatusCode;
 
 namespace Aegis.Cli;
 
 using Pb = Aegis.V1;
 
-/// <summary>
-/// One run of a command: its connection, its output, and how its failures end. Unary calls are retried on UNAVAILABLE, which
-/// is safe since every write has a request_id.
-/// </summary>
+/// <summary>One run of a command: its connection, its output, and how its failures end.</summary>
 internal sealed class Session : IDisposable
 {
+    private const int RequestBytesMax = 16 * 1024 * 1024;
+
     private static readonly TimeSpan DefaultTimeout = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan RetryDelayMin = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan RetryDelayMax = TimeSpan.FromSeconds(2);
 
     private readonly GrpcChannel _channel;
     private readonly ParseResult _parsed;
+    private readonly TimeSpan? _timeout;
+    private int _hasToldRetry;
 
-    private Session(ParseResult parsed, CancellationToken cancellationToken)
+    private Session(ParseResult parsed, Output output, CancellationToken cancellationToken)
     {
-        _parsed = parsed;
-        Cancellation = cancellationToken;
-        Output = new Output(parsed.InvocationConfiguration.Output, parsed.InvocationConfiguration.Error,
-            parsed.GetValue(GlobalOptions.Json));
-        _channel = GrpcChannel.ForAddress(ServerOf(parsed), new GrpcChannelOptions
+        (_parsed, Output, Cancellation) = (parsed, output, cancellationToken);
+        _timeout = Inputs.TimeoutOf(parsed.GetValue(GlobalOptions.Timeout));
+        _channel = GrpcChannel.ForAddress(Inputs.ServerOf(parsed.GetValue(GlobalOptions.Server)!), new GrpcChannelOptions
         {
+            HttpHandler = new SocketsHttpHandler
+            {
+                EnableMultipleHttp2Connections = true,
+                // A watch on a host that vanished would otherwise wait for ever.
+                KeepAlivePingDelay = TimeSpan.FromSeconds(20),
+                KeepAlivePingTimeout = TimeSpan.FromSeconds(10),
+                KeepAlivePingPolicy = HttpKeepAlivePingPolicy.WithActiveRequests,
+            },
+            DisposeHttpClient = true,
             // The default of a second would be most of a short recovery.
-            InitialReconnectBackoff = TimeSpan.FromMilliseconds(100),
-            MaxReconnectBackoff = TimeSpan.FromSeconds(2),
-            MaxSendMessageSize = 16 * 1024 * 1024,
-            ServiceConfig = new ServiceConfig { MethodConfigs = { Retries } },
+            InitialReconnectBackoff = RetryDelayMin,
+            MaxReconnectBackoff = RetryDelayMax,
+            MaxSendMessageSize = RequestBytesMax,
         });
         Workflows = new Pb.WorkflowService.WorkflowServiceClient(_channel);
         Recovery = new Pb.RecoveryService.RecoveryServiceClient(_channel);
@@ -53,33 +62,41 @@ internal sealed class Session : IDisposable
     public string Namespace => _parsed.GetValue(GlobalOptions.Namespace)!;
 
     /// <summary>For a call that answers once.</summary>
-    public CallOptions Unary => new(deadline: DateTime.UtcNow + (Timeout ?? DefaultTimeout), cancellationToken: Cancellation);
+    public CallOptions Unary => new(deadline: DateTime.UtcNow + (_timeout ?? DefaultTimeout), cancellationToken: Cancellation);
 
     /// <summary>For a call that streams: no deadline unless one was given.</summary>
     public CallOptions Streaming => new(
-        deadline: Timeout is { } timeout ? DateTime.UtcNow + timeout : null, cancellationToken: Cancellation);
+        deadline: _timeout is { } timeout ? DateTime.UtcNow + timeout : null, cancellationToken: Cancellation);
 
     public T Get<T>(Option<T> option) => _parsed.GetValue(option)!;
 
     public T Get<T>(Argument<T> argument) => _parsed.GetValue(argument)!;
 
-    private TimeSpan? Timeout => _parsed.GetValue(GlobalOptions.Timeout) is { } seconds
-        ? TimeSpan.FromSeconds(Math.Clamp(seconds, 0.001, 1e6))
-        : null;
-
-    private static MethodConfig Retries => new()
+    /// <summary>
+    /// Makes a write, and repeats it within the timeout while the service is not there or overloaded. Safe, since the request
+    /// has a request_id: whatever became of the call before, it is recorded once.
+    /// </summary>
+    /// <exception cref="WriteException">The service refused it, or the time is over.</exception>
+    public async Task<T> WriteAsync<T>(string requestId, Func<CallOptions, AsyncUnaryCall<T>> write)
+        where T : IMessage
     {
-        Names = { new MethodName { Service = "aegis.v1.WorkflowService" }, new MethodName { Service = "aegis.v1.RecoveryService" },
-            new MethodName { Service = "aegis.v1.IntegrityService" } },
-        RetryPolicy = new RetryPolicy
+        var options = Unary;
+        for (var delay = RetryDelayMin; ; delay = Min(delay * 2, RetryDelayMax))
         {
-            MaxAttempts = 5,
-            InitialBackoff = TimeSpan.FromMilliseconds(200),
-            MaxBackoff = TimeSpan.FromSeconds(3),
-            BackoffMultiplier = 3,
-            RetryableStatusCodes = { StatusCode.Unavailable },
-        },
-    };
+            try
+            {
+                return await write(options);
+            }
+            catch (RpcException e) when (e.StatusCode != StatusCode.Cancelled)
+            {
+                var wait = DelayAfter(e, delay);
+                if (wait is null || DateTime.UtcNow + wait > options.Deadline)
+                    throw new WriteException(e, requestId);
+                TellRetry(e);
+                await Task.Delay(wait.Value, Cancellation);
+            }
+        }
+    }
 
     /// <summary>Gives a command its action: a session around it, and every failure as one line and an exit code.</summary>
     public static Command Define(string name, string description, Func<Session, Task<int>> run, params Symbol[] symbols)
@@ -98,56 +115,41 @@ internal sealed class Session : IDisposable
                 parsed.GetValue(GlobalOptions.Json));
             try
             {
-                using var session = new Session(parsed, cancellationToken);
+                using var session = new Session(parsed, output, cancellationToken);
                 return await run(session);
             }
-            catch (RpcException e) when (cancellationToken.IsCancellationRequested && e.StatusCode == StatusCode.Cancelled)
+            // Whatever it is, an operator wants a line and a code, not a crash.
+#pragma warning disable CA1031
+            catch (Exception e)
+#pragma warning restore CA1031
             {
-                return ExitCode.Interrupted;
-            }
-            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-            {
-                return ExitCode.Interrupted;
-            }
-            catch (RpcException e)
-            {
-                output.Fail(e);
-                return CodeOf(e.StatusCode);
-            }
-            catch (UsageException e)
-            {
-                output.Fail(e.Message);
-                return ExitCode.Usage;
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                output.Fail(e.Message);
-                return ExitCode.Usage;
+                var isInterrupted = cancellationToken.IsCancellationRequested && e is RpcException { StatusCode: StatusCode.Cancelled };
+                var failure = Failure.Of(isInterrupted ? new OperationCanceledException() : e);
+                output.Fail(failure);
+                return failure.ExitCode;
             }
         });
         return command;
     }
 
-    public static int CodeOf(StatusCode code) => code switch
-    {
-        StatusCode.NotFound => ExitCode.NotFound,
-        StatusCode.Aborted or StatusCode.AlreadyExists or StatusCode.FailedPrecondition => ExitCode.Conflict,
-        StatusCode.DataLoss => ExitCode.Violation,
-        StatusCode.Unavailable or StatusCode.DeadlineExceeded => ExitCode.Unavailable,
-        _ => ExitCode.Failed,
-    };
-
     public void Dispose() => _channel.Dispose();
 
-    private static Uri ServerOf(ParseResult parsed)
+    /// <summary>How long to wait before the next attempt; null when repeating does not help.</summary>
+    private static TimeSpan? DelayAfter(RpcException e, TimeSpan delay)
     {
-        var text = parsed.GetValue(GlobalOptions.Server)!;
-        return Uri.TryCreate(text.Contains("://", StringComparison.Ordinal) ? text : "http://" + text, UriKind.Absolute, out var uri)
-            && uri.Scheme is "http" or "https"
-            ? uri
-            : throw new UsageException($"\"{text}\" is not the URL of a server, such as http://127.0.0.1:50051.");
+        if (e.StatusCode != StatusCode.Unavailable && Failure.ReasonOf(e) != "OVERLOADED")
+            return null;
+        // Many callers that were turned away together must not come back together.
+        delay *= 0.5 + (Random.Shared.NextDouble() / 2);
+        var asked = e.GetRpcStatus()?.GetDetail<RetryInfo>()?.RetryDelay?.ToTimeSpan() ?? TimeSpan.Zero;
+        return asked > delay ? asked : delay;
     }
-}
 
-/// <summary>The command line, or a file it names, cannot be used.</summary>
-internal sealed class UsageException(string message) : Exception(message);
+    private void TellRetry(RpcException e)
+    {
+        if (Interlocked.Exchange(ref _hasToldRetry, 1) == 0)
+            Output.Notice($"{Failure.Of(e)} Trying again for up to {(_timeout ?? DefaultTimeout).TotalSeconds:0.###} s.");
+    }
+
+    private static TimeSpan Min(TimeSpan a, TimeSpan b) => a < b ? a : b;
+}

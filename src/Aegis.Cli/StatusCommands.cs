@@ -21,7 +21,7 @@ internal static class StatusCommands
             var answers = await Task.WhenAll(HealthNames.Select(async name => (Name: name, Status: await AskAsync(session, name))));
             foreach (var (name, status) in answers)
                 session.Output.Object(new { service = name, status });
-            session.Output.Table(["service", "status"], answers.Select(a => new[] { a.Name.Length == 0 ? "(all)" : a.Name, a.Status }));
+            session.Output.Table([new("service", Wraps: true), "status"], answers.Select(a => new[] { a.Name.Length == 0 ? "(all)" : a.Name, a.Status }));
             if (answers.All(a => a.Status == "SERVING"))
                 return ExitCode.Success;
             return answers.All(a => a.Status == "UNREACHABLE") ? ExitCode.Unavailable : ExitCode.Violation;

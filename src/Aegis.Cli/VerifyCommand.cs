@@ -13,7 +13,8 @@ internal static class VerifyCommand
     public static Command Create()
     {
         var id = Inputs.OptionalId("The workflow to verify; without one, all of the namespace.");
-        return Session.Define("verify", "Check that nobody rewrote the history. Exit code 5 when somebody did.",
+        return Session.Define("verify", "Check that nobody rewrote the history. Exit code 5 when somebody did. With --json the answer "
+            + "for one workflow; for all, that of each broken one and a summary.",
             session => session.Get(id) is { } one ? OneAsync(session, one) : AllAsync(session), id);
     }
 
@@ -21,25 +22,22 @@ internal static class VerifyCommand
     {
         var response = await AskAsync(session, id);
         session.Output.Message(response);
-        if (response.Intact)
-        {
-            session.Output.Line($"{id} is intact: {response.RecordsVerified} records, {response.SnapshotsVerified} snapshots, "
-                + $"head {Output.Hex(response.HeadHash)}");
-            return ExitCode.Success;
-        }
-        Tell(session, response);
-        return ExitCode.Violation;
+        if (!response.Intact)
+            return Tell(session, id, response);
+        session.Output.Line($"{id} is intact: {response.RecordsVerified} records, {response.SnapshotsVerified} snapshots, "
+            + $"head {Output.Hex(response.HeadHash)}");
+        return ExitCode.Success;
     }
 
     private static async Task<int> AllAsync(Session session)
     {
         var counts = await session.Workflows.CountWorkflowsAsync(
             new Pb.CountWorkflowsRequest { Namespace = session.Namespace }, session.Unary);
-        var broken = new ConcurrentBag<Pb.VerifyWorkflowResponse>();
+        var broken = new ConcurrentBag<(string Id, Pb.VerifyWorkflowResponse Response)>();
         long workflows = 0, records = 0, snapshots = 0;
         await session.Output.ProgressAsync("Verifying", counts.Counts.Sum(c => (double)c.Count), advance =>
             global::System.Threading.Tasks.Parallel.ForEachAsync(
-                ReadCommands.AllAsync(session, new Pb.ListWorkflowsRequest { Namespace = session.Namespace }),
+                ListCommands.AllAsync(session, new Pb.ListWorkflowsRequest { Namespace = session.Namespace }),
                 new ParallelOptions { MaxDegreeOfParallelism = Parallel, CancellationToken = session.Cancellation },
                 async (workflow, _) =>
                 {
@@ -48,37 +46,39 @@ internal static class VerifyCommand
                     Interlocked.Add(ref records, (long)response.RecordsVerified);
                     Interlocked.Add(ref snapshots, (long)response.SnapshotsVerified);
                     if (!response.Intact)
-                        broken.Add(response);
+                        broken.Add((workflow.WorkflowId, response));
                     advance(1);
                 }));
-        foreach (var response in broken)
+        var code = ExitCode.Success;
+        foreach (var (id, response) in broken.OrderBy(b => b.Id, StringComparer.Ordinal))
         {
             session.Output.Message(response);
-            Tell(session, response);
+            code = Tell(session, id, response);
         }
         session.Output.Object(new { workflows, records, snapshots, broken = broken.Count });
         session.Output.Line($"{workflows} workflows, {records} records, {snapshots} snapshots verified: "
             + (broken.IsEmpty ? "all intact" : $"{broken.Count} broken"));
-        return broken.IsEmpty ? ExitCode.Success : ExitCode.Violation;
+        return code;
     }
 
     private static async Task<Pb.VerifyWorkflowResponse> AskAsync(Session session, string id) =>
         await session.Integrity.VerifyWorkflowAsync(
             new Pb.VerifyWorkflowRequest { Namespace = session.Namespace, WorkflowId = id }, session.Unary);
 
-    private static void Tell(Session session, Pb.VerifyWorkflowResponse response)
+    private static int Tell(Session session, string id, Pb.VerifyWorkflowResponse response)
     {
+        session.Output.Line($"{id} is broken: {response.Violations.Count} "
+            + (response.Violations.Count == 1 ? "violation" : "violations"));
         foreach (var violation in response.Violations)
         {
-            session.Output.Line($"{violation.WorkflowId}, record {violation.Sequence}: {Name(violation.Class)}: {violation.Message}");
+            var place = violation.Sequence == 0 ? "the workflow" : $"record {violation.Sequence}";
+            session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
             foreach (var difference in violation.Differences)
             {
-                session.Output.Line($"    {difference.Field}: was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
+                session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "not known any more")}, "
                     + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
             }
         }
+        return ExitCode.Violation;
     }
-
-    private static string Name(Pb.ViolationClass @class) =>
-        string.Concat(@class.ToString().Select((c, i) => char.IsUpper(c) && i > 0 ? $"_{c}" : $"{char.ToUpperInvariant(c)}"));
 }

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Google.Protobuf;
 
 namespace Aegis.Cli;
 
@@ -10,10 +11,10 @@ internal static class WriteCommands
     public static Command Start()
     {
         var id = Inputs.Id();
-        var type = new Option<string>("--type") { Description = "The workflow's type.", Required = true };
-        var state = new Option<string?>("--state") { Description = "The state it starts in; may be left out in a fork." };
-        var status = new Option<string?>("--status") { Description = "RUNNING (by default) or WAITING." };
-        var fork = new Option<string?>("--fork") { Description = "The record to fork from, as ID@SEQUENCE." };
+        var type = new Option<string>("--type") { Description = "The workflow's type.", HelpName = "TYPE", Required = true };
+        var state = Inputs.Text("--state", "STATE", "The state it starts in; may be left out in a fork.");
+        var status = Inputs.Text("--status", "STATUS", "RUNNING (by default) or WAITING.");
+        var fork = Inputs.Text("--fork", "ID@SEQUENCE", "The record to fork from.");
         var owner = Inputs.Owner();
         var duration = Inputs.LeaseDuration();
         var common = new CommonOptions();
@@ -28,7 +29,7 @@ internal static class WriteCommands
                 Status = Inputs.Status(session.Get(status)),
                 ForkedFrom = ForkOf(session.Get(fork)),
                 Owner = session.Get(owner) ?? "",
-                LeaseDuration = Inputs.Seconds(session.Get(duration)),
+                LeaseDuration = Inputs.LeaseDurationOf(session.Get(duration)),
                 Actor = session.Get(common.Actor) ?? "",
                 Reason = session.Get(common.Reason) ?? "",
                 OccurredAt = Inputs.Time(session.Get(common.OccurredAt)),
@@ -36,7 +37,8 @@ internal static class WriteCommands
                 Snapshot = await common.SnapshotAsync(session),
             };
             Inputs.Add(request.Metadata, session.Get(common.Metadata));
-            var response = await session.Workflows.StartWorkflowAsync(request, session.Unary);
+            var response = await session.WriteAsync(request.RequestId,
+                options => session.Workflows.StartWorkflowAsync(request, options));
             session.Output.Message(response);
             Tell(session, response.Record, response.Replayed);
             if (response.Lease is { } lease)
@@ -48,9 +50,10 @@ internal static class WriteCommands
     public static Command Transition()
     {
         var id = Inputs.Id();
-        var from = new Option<string>("--from") { Description = "The state it must be in.", Required = true };
-        var to = new Option<string>("--to") { Description = "The state it moves to.", Required = true };
-        var status = new Option<string?>("--status") { Description = "The status after: RUNNING by default." };
+        var from = new Option<string>("--from") { Description = "The state it must be in.", HelpName = "STATE", Required = true };
+        var to = new Option<string>("--to") { Description = "The state it moves to.", HelpName = "STATE", Required = true };
+        var status = Inputs.Text("--status", "STATUS",
+            "The status after: RUNNING by default, WAITING, or COMPLETED, FAILED, CANCELLED, which close it.");
         var point = new PointOptions();
         var common = new CommonOptions();
         return Session.Define("transition", "Move a workflow from one state to another.", async session =>
@@ -62,19 +65,20 @@ internal static class WriteCommands
                 FromState = session.Get(from),
                 ToState = session.Get(to),
                 Status = Inputs.Status(session.Get(status)),
-                LeaseEpoch = session.Get(point.LeaseEpoch) ?? 0,
+                LeaseEpoch = point.LeaseEpochOf(session),
                 Actor = session.Get(common.Actor) ?? "",
                 Reason = session.Get(common.Reason) ?? "",
                 OccurredAt = Inputs.Time(session.Get(common.OccurredAt)),
                 RequestId = common.RequestIdOf(session),
                 Snapshot = await common.SnapshotAsync(session),
             };
-            if (session.Get(point.Sequence) is { } sequence)
+            if (point.SequenceOf(session) is { } sequence)
                 request.ExpectedSequence = sequence;
-            if (session.Get(point.Hash) is { } hash)
-                request.ExpectedHash = Inputs.Hash(hash);
+            if (point.HashOf(session) is { } hash)
+                request.ExpectedHash = hash;
             Inputs.Add(request.Metadata, session.Get(common.Metadata));
-            var response = await session.Workflows.TransitionWorkflowAsync(request, session.Unary);
+            var response = await session.WriteAsync(request.RequestId,
+                options => session.Workflows.TransitionWorkflowAsync(request, options));
             session.Output.Message(response);
             Tell(session, response.Record, response.Replayed);
             return ExitCode.Success;
@@ -88,11 +92,13 @@ internal static class WriteCommands
         var common = new CommonOptions();
         return Session.Define("checkpoint", "Store a snapshot without moving the workflow.", async session =>
         {
+            if (!point.IsGiven(session))
+                throw new UsageException("A checkpoint needs --expected-sequence, --expected-hash or --lease-epoch: what does it follow?");
             var request = new Pb.CheckpointWorkflowRequest
             {
                 Namespace = session.Namespace,
                 WorkflowId = session.Get(id),
-                LeaseEpoch = session.Get(point.LeaseEpoch) ?? 0,
+                LeaseEpoch = point.LeaseEpochOf(session),
                 Actor = session.Get(common.Actor) ?? "",
                 Reason = session.Get(common.Reason) ?? "",
                 OccurredAt = Inputs.Time(session.Get(common.OccurredAt)),
@@ -100,12 +106,13 @@ internal static class WriteCommands
                 Snapshot = await common.SnapshotAsync(session)
                     ?? throw new UsageException("--snapshot is required: a file, or - for standard input."),
             };
-            if (session.Get(point.Sequence) is { } sequence)
+            if (point.SequenceOf(session) is { } sequence)
                 request.ExpectedSequence = sequence;
-            if (session.Get(point.Hash) is { } hash)
-                request.ExpectedHash = Inputs.Hash(hash);
+            if (point.HashOf(session) is { } hash)
+                request.ExpectedHash = hash;
             Inputs.Add(request.Metadata, session.Get(common.Metadata));
-            var response = await session.Workflows.CheckpointWorkflowAsync(request, session.Unary);
+            var response = await session.WriteAsync(request.RequestId,
+                options => session.Workflows.CheckpointWorkflowAsync(request, options));
             session.Output.Message(response);
             Tell(session, response.Record, response.Replayed);
             return ExitCode.Success;
@@ -129,29 +136,62 @@ internal static class WriteCommands
     /// <summary>The exact point of the history that a write belongs to.</summary>
     private sealed class PointOptions
     {
-        public Option<ulong?> Sequence { get; } = new("--expected-sequence") { Description = "The sequence its head must have." };
-        public Option<string?> Hash { get; } = new("--expected-hash") { Description = "The hash its head must have, in hex." };
-        public Option<ulong?> LeaseEpoch { get; } = new("--lease-epoch") { Description = "The epoch of the lease held." };
-        public Symbol[] All => [Sequence, Hash, LeaseEpoch];
+        private readonly Option<ulong?> _sequence = new("--expected-sequence")
+        {
+            Description = "The sequence its head must have.",
+            HelpName = "N",
+        };
+        private readonly Option<string?> _hash = Inputs.Text("--expected-hash", "HASH",
+            "The hash its head must have, in hex (or base64, as --json tells it).");
+        private readonly Option<ulong?> _leaseEpoch = new("--lease-epoch")
+        {
+            Description = "The epoch of the lease held.",
+            HelpName = "N",
+        };
+
+        public Symbol[] All => [_sequence, _hash, _leaseEpoch];
+
+        public bool IsGiven(Session session) =>
+            session.Get(_sequence) is not null || session.Get(_hash) is not null || LeaseEpochOf(session) > 0;
+
+        public ulong? SequenceOf(Session session) => session.Get(_sequence);
+
+        public ByteString? HashOf(Session session)
+        {
+            if (session.Get(_hash) is not { } text)
+                return null;
+            return session.Get(_sequence) is null
+                ? Inputs.Hash(text)
+                : throw new UsageException("Give --expected-sequence or --expected-hash, not both.");
+        }
+
+        public ulong LeaseEpochOf(Session session) => session.Get(_leaseEpoch) ?? 0;
     }
 
     /// <summary>What every write can say.</summary>
     private sealed class CommonOptions
     {
-        public Option<string?> Actor { get; } = new("--actor") { Description = "Who acts." };
-        public Option<string?> Reason { get; } = new("--reason") { Description = "Why." };
-        public Option<string[]> Metadata { get; } = Inputs.Metadata("Further facts.");
-        public Option<string?> OccurredAt { get; } = new("--occurred-at") { Description = "When it happened, ISO 8601." };
-        public Option<string?> RequestId { get; } =
-            new("--request-id") { Description = "The idempotency key; made up when not given." };
-        public Option<string?> Snapshot { get; } =
-            new("--snapshot") { Description = "A file with the state to keep, or - for standard input." };
-        public Option<string?> ContentType { get; } = new("--content-type") { Description = "The snapshot's media type." };
-        public Symbol[] All => [Actor, Reason, Metadata, OccurredAt, RequestId, Snapshot, ContentType];
+        private readonly Option<string?> _requestId = Inputs.Text("--request-id", "ID",
+            "The idempotency key: the same write with the same key is recorded once. Made up when not given.");
+        private readonly Option<string?> _snapshot = Inputs.Text("--snapshot", "FILE",
+            "A file with the state to keep, or - for standard input.");
+        private readonly Option<string?> _contentType = Inputs.Text("--content-type", "TYPE", "The snapshot's media type.");
 
-        public string RequestIdOf(Session session) => session.Get(RequestId) ?? $"aegis-{Guid.NewGuid():N}";
+        public Option<string?> Actor { get; } = Inputs.Text("--actor", "NAME", "Who acts.");
+        public Option<string?> Reason { get; } = Inputs.Text("--reason", "TEXT", "Why.");
+        public Option<string[]> Metadata { get; } = Inputs.Metadata("Further facts.");
+        public Option<string?> OccurredAt { get; } = Inputs.Text("--occurred-at", "TIME", "When it happened, in ISO 8601.");
+        public Symbol[] All => [Actor, Reason, Metadata, OccurredAt, _requestId, _snapshot, _contentType];
+
+        // An empty one would be none, and the retries no longer safe.
+        public string RequestIdOf(Session session) => session.Get(_requestId) switch
+        {
+            null => $"aegis-{Guid.NewGuid():N}",
+            "" => throw new UsageException("--request-id must not be empty."),
+            var given => given,
+        };
 
         public Task<Pb.Snapshot?> SnapshotAsync(Session session) =>
-            Inputs.SnapshotAsync(session.Get(Snapshot), session.Get(ContentType), session.Cancellation);
+            Inputs.SnapshotAsync(session.Get(_snapshot), session.Get(_contentType), session.Cancellation);
     }
 }

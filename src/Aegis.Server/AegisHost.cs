@@ -27,6 +27,8 @@ public static class AegisHost
             builder.WebHost.UseUrls(DefaultUrl);
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning).AddFilter("Grpc", LogLevel.Warning);
+        // What fails in a call is told by our own interceptor, and a malformed message is its caller's affair.
+        builder.Logging.AddFilter("Grpc.AspNetCore.Server.ServerCallHandler", LogLevel.None);
         // A port in use is told by one line of our own.
         builder.Logging.AddFilter("Microsoft.Extensions.Hosting", LogLevel.None);
         var options = ServerOptions.From(builder.Configuration);
@@ -42,6 +44,7 @@ public static class AegisHost
         AddServices(builder.Services, options);
 
         var app = builder.Build();
+        app.Use(MalformedMessages.HandleAsync);
         app.MapGrpcService<WorkflowService>();
         app.MapGrpcService<RecoveryService>();
         app.MapGrpcService<IntegrityService>();

@@ -48,6 +48,7 @@ public sealed class CallInterceptor(
 
     private async Task<T> GuardAsync<T>(ServerCallContext context, Func<Task<T>> call)
     {
+        MalformedMessages.MarkRead(context);
         try
         {
             if (drain.Closing.IsCancellationRequested)
@@ -59,6 +60,11 @@ public sealed class CallInterceptor(
         catch (RefusalException e)
         {
             throw Refuse(e.Refusal);
+        }
+        catch (InvalidProtocolBufferException)
+        {
+            // In the middle of a stream.
+            throw Refuse(MalformedMessages.Refusal);
         }
         catch (StoreException e) when (StatusMapping.ToRefusal(e) is { } refusal)
         {

@@ -12,7 +12,7 @@ public sealed partial class Ledger
     private static readonly TimeSpan ConfirmDelayMax = TimeSpan.FromSeconds(1);
 
     private async Task RecoverAsync(IReadOnlyList<Pending> commands, LedgerBatch? batch, Outcome[] outcomes,
-        StoreException e)
+        StoreException e, bool isSecondTry)
     {
         switch (e.Failure)
         {
@@ -23,7 +23,7 @@ public sealed partial class Ledger
             case StoreFailure.OutcomeUnknown:
                 StoreFailed?.Invoke(e.Failure);
                 logger.LogWarning(e, "The outcome of a batch of {Commands} is unknown; making sure", commands.Count);
-                await MakeSureAsync(commands, batch!, outcomes);
+                await MakeSureAsync(commands, batch!, outcomes, isSecondTry);
                 break;
             default:
                 StoreFailed?.Invoke(e.Failure);
@@ -54,9 +54,10 @@ public sealed partial class Ledger
 
     /// <summary>
     /// Finds out whether a batch of unknown outcome was stored, and then answers as if nothing had been. Nobody hears of
-    /// success before one more commit has covered it. What was not stored is simply written again.
+    /// success before one more commit has covered it. What was not stored is simply written again, once.
     /// </summary>
-    private async Task MakeSureAsync(IReadOnlyList<Pending> commands, LedgerBatch batch, Outcome[] outcomes)
+    private async Task MakeSureAsync(IReadOnlyList<Pending> commands, LedgerBatch batch, Outcome[] outcomes,
+        bool isSecondTry)
     {
         var until = DateTime.UtcNow + ConfirmPatience;
         for (var delay = TimeSpan.FromMilliseconds(50); ; delay = Min(delay * 2, ConfirmDelayMax))
@@ -65,8 +66,10 @@ public sealed partial class Ledger
             {
                 if (await WasStoredAsync(batch))
                     Answer(commands, batch, outcomes, TimeSpan.Zero);
+                else if (isSecondTry)
+                    Fail(commands, new StoreException(StoreFailure.Unavailable, "The commit failed twice."));
                 else
-                    await WriteAsync(commands);
+                    await WriteAsync(commands, isSecondTry: true);
                 return;
             }
             catch (StoreException e) when (DateTime.UtcNow + delay < until)

@@ -112,7 +112,7 @@ public sealed partial class Ledger(
         Interlocked.Decrement(ref _queuedCommands);
     }
 
-    private async Task WriteAsync(IReadOnlyList<Pending> commands)
+    private async Task WriteAsync(IReadOnlyList<Pending> commands, bool isSecondTry = false)
     {
         var begun = Stopwatch.GetTimestamp();
         LedgerTransaction? transaction = null;
@@ -130,7 +130,7 @@ public sealed partial class Ledger(
         catch (StoreException e)
         {
             await DisposeAsync(transaction);
-            await RecoverAsync(commands, batch, outcomes, e);
+            await RecoverAsync(commands, batch, outcomes, e, isSecondTry);
             return;
         }
         catch (Exception e) when (commands.Count > 1)

@@ -18,6 +18,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     private Rule? _armed;
     private TaskCompletionSource? _repliesHeld;
     private int _accepted;
+    private int _roundTrips;
 
     public CuttingProxy(string host, int port)
     {
@@ -31,6 +32,9 @@ internal sealed class CuttingProxy : IAsyncDisposable
 
     /// <summary>How many connections were taken so far.</summary>
     public int Accepted => Volatile.Read(ref _accepted);
+
+    /// <summary>How often a client sent something and was answered, however many pieces either came in.</summary>
+    public int RoundTrips => Volatile.Read(ref _roundTrips);
 
     /// <summary>A condition for requests: they hold this text, in any place.</summary>
     public static Func<ReadOnlyMemory<byte>, bool> Text(string text)
@@ -182,6 +186,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
         private Rule? _seen;
         private byte[] _before = [];
         private volatile Rule? _replyLost;
+        private int _asked;
 
         public Task Ended { get; private set; } = Task.CompletedTask;
 
@@ -248,6 +253,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
 
                 // Known before the request leaves, so that its reply cannot slip through.
                 _replyLost ??= rule;
+                Volatile.Write(ref _asked, 1);
                 await SendAsync(_target, buffer.AsMemory(0, read));
             }
 
@@ -259,6 +265,11 @@ internal sealed class CuttingProxy : IAsyncDisposable
             var buffer = new byte[64 * 1024];
             for (int read; (read = await _target.ReceiveAsync(buffer)) > 0;)
             {
+                if (Interlocked.Exchange(ref _asked, 0) == 1)
+                {
+                    Interlocked.Increment(ref proxy._roundTrips);
+                }
+
                 await (Volatile.Read(ref proxy._repliesHeld)?.Task ?? Task.CompletedTask);
                 if (_replyLost is { } rule)
                 {

@@ -1,6 +1,7 @@
 using System.Text;
 using Aegis.Core;
 using Aegis.Storage;
+using Dapper;
 
 namespace Aegis.Tests;
 
@@ -43,6 +44,18 @@ public abstract partial class LedgerStoreContract
             Assert.That(await Store.ReadSnapshotAsync(Ask.Key("plain"), Hash.Of(large), default), Is.Null);
             Assert.That(await VerifyAsync("wf ü/1"), Is.Empty);
         }
+    }
+
+    [Test]
+    public async Task A_snapshot_is_kept_once_per_workflow()
+    {
+        await WriteAsync(Ask.Start("w", parts: Ask.Parts(snapshot: "same"u8.ToArray())));
+        await WriteAsync(Ask.Checkpoint("w", "same", 1));
+        await WriteAsync(Ask.Start("other", parts: Ask.Parts(snapshot: "same"u8.ToArray())));
+
+        await using var connection = await ConnectAsync();
+
+        Assert.That(await connection.QuerySingleAsync<long>("SELECT count(*) FROM snapshot"), Is.EqualTo(2));
     }
 
     [Test]

@@ -1,5 +1,3 @@
-using System.Net;
-using System.Net.Sockets;
 using Aegis.Core;
 using Aegis.Storage;
 using Dapper;
@@ -180,7 +178,7 @@ public sealed class PostgresFaultTests
     [Test]
     public async Task A_full_disk_stores_nothing_and_is_told()
     {
-        using var disk = TinyDisk.Mount("24m", PostgresBinaries.Find()?.Owner);
+        await using var disk = await TinyDisk.MountAsync("24m", PostgresBinaries.Find()?.Owner);
         await using var cluster = await PostgresCluster.StartPrivateAsync();
         await using (var connection = new NpgsqlConnection(cluster.ConnectionString))
         {
@@ -215,93 +213,44 @@ public sealed class PostgresFaultTests
     }
 
     [Test]
+    public async Task Writers_commit_synchronously_whatever_the_database_says()
+    {
+        var database = await PostgresCluster.CreateDatabaseAsync();
+        await using var store = await OpenAsync(database);
+        await using (var connection = new NpgsqlConnection(database))
+        {
+            await connection.OpenAsync();
+            await connection.ExecuteAsync($"ALTER DATABASE {connection.Database} SET synchronous_commit = off");
+        }
+        await using var fresh = PostgresLedgerStore.Open(database);
+        await using var transaction = await fresh.BeginAsync([], [], default);
+
+        Assert.That(await WriterOf<NpgsqlConnection>(transaction).QuerySingleAsync<string>("SHOW synchronous_commit"), Is.EqualTo("on"));
+    }
+
+    /// <summary>The very connection that a transaction writes with.</summary>
+    internal static T WriterOf<T>(LedgerTransaction transaction) => (T)transaction.GetType()
+        .GetFields(System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Instance)
+        .Single(field => field.FieldType == typeof(T)).GetValue(transaction)!;
+
+    [Test]
     public async Task A_batch_costs_two_round_trips()
     {
         var database = await PostgresCluster.CreateDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(database);
-        using var counter = new RoundTripCounter(settings.Host!, settings.Port);
+        await using var counter = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", counter.Port);
         await using var store = await OpenAsync(settings.ConnectionString);
         for (var i = 0; i < 4; i++)
             await WriteAsync(store, Ask.Start($"before {i}"));
 
-        var start = counter.Count;
+        var start = counter.RoundTrips;
         var (transaction, batch) = await DecideAsync(store, Ask.Start("w", parts: Ask.Parts(snapshot: "state"u8.ToArray())));
-        var begun = counter.Count;
+        var begun = counter.RoundTrips;
         await transaction.CommitAsync(batch);
         await transaction.DisposeAsync();
-        var committed = counter.Count;
+        var committed = counter.RoundTrips;
 
         Assert.That((begun - start, committed - begun), Is.EqualTo((1, 1)));
-    }
-
-    /// <summary>Passes bytes on, and counts how often the client spoke after the server had.</summary>
-    private sealed class RoundTripCounter : IDisposable
-    {
-        private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
-        private int _count;
-
-        public RoundTripCounter(string host, int port)
-        {
-            _listener.Start();
-            _ = AcceptAsync(host, port);
-        }
-
-        public int Port => ((IPEndPoint)_listener.LocalEndpoint).Port;
-
-        public int Count => Volatile.Read(ref _count);
-
-        public void Dispose() => _listener.Dispose();
-
-        private async Task AcceptAsync(string host, int port)
-        {
-            while (true)
-            {
-                TcpClient client, server = new(host, port);
-                try
-                {
-                    client = await _listener.AcceptTcpClientAsync();
-                }
-                catch (Exception e) when (e is SocketException or ObjectDisposedException)
-                {
-                    server.Dispose();
-                    return;
-                }
-                (client.NoDelay, server.NoDelay) = (true, true);
-                var answered = new StrongBox(true);
-                _ = PassAsync(client, server, () =>
-                {
-                    if (Interlocked.Exchange(ref answered.Value, 0) == 1)
-                        Interlocked.Increment(ref _count);
-                });
-                _ = PassAsync(server, client, () => Interlocked.Exchange(ref answered.Value, 1));
-            }
-        }
-
-        private static async Task PassAsync(TcpClient from, TcpClient to, Action passing)
-        {
-            using (from)
-            using (to)
-            {
-                try
-                {
-                    var buffer = new byte[64 * 1024];
-                    for (int read; (read = await from.GetStream().ReadAsync(buffer)) > 0;)
-                    {
-                        passing();
-                        await to.GetStream().WriteAsync(buffer.AsMemory(0, read));
-                    }
-                }
-                catch (Exception e) when (e is IOException or ObjectDisposedException or InvalidOperationException)
-                {
-                    // The other side has ended.
-                }
-            }
-        }
-
-        private sealed class StrongBox(bool value)
-        {
-            public int Value = value ? 1 : 0;
-        }
     }
 }

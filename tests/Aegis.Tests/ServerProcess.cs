@@ -87,7 +87,8 @@ internal sealed class ServerProcess : IAsyncDisposable
     }
 
     /// <summary>Starts it without waiting for anything, on the same port and data after an end.</summary>
-    public void Launch()
+    /// <param name="urls">Where it listens, if not on <see cref="Address"/>.</param>
+    public void Launch(string? urls = null)
     {
         if (_process is { HasExited: false })
         {
@@ -95,7 +96,7 @@ internal sealed class ServerProcess : IAsyncDisposable
         }
 
         _process?.Dispose();
-        _process = Process.Start(StartInfo())!;
+        _process = Process.Start(StartInfo(urls ?? Address))!;
         _process.OutputDataReceived += Keep;
         _process.ErrorDataReceived += Keep;
         _process.BeginOutputReadLine();
@@ -173,10 +174,10 @@ internal sealed class ServerProcess : IAsyncDisposable
             : Path.GetFileNameWithoutExtension(Environment.ProcessPath) == "dotnet" ? Environment.ProcessPath!
             : "dotnet";
 
-    private ProcessStartInfo StartInfo()
+    private ProcessStartInfo StartInfo(string urls)
     {
         // Where it works is where the watchdog finds it.
-        var start = new ProcessStartInfo(Host(), [Assembly(), "--urls", Address])
+        var start = new ProcessStartInfo(Host(), [Assembly(), "--urls", urls])
         {
             WorkingDirectory = _directory.Path,
             RedirectStandardInput = true,

@@ -81,6 +81,16 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
     }
 
     [Test]
+    public async Task Durability_is_full()
+    {
+        await using var transaction = await BeginAsync(Store, Ask.Start("w"));
+        var writer = PostgresFaultTests.WriterOf<SqliteConnection>(transaction);
+
+        Assert.That(await writer.QuerySingleAsync<string>("PRAGMA journal_mode"), Is.EqualTo("wal"));
+        Assert.That(await writer.QuerySingleAsync<long>("PRAGMA synchronous"), Is.EqualTo(2), "FULL");
+    }
+
+    [Test]
     public async Task A_second_server_is_refused_while_the_first_lives()
     {
         await WriteAsync(Ask.Start("w"));
@@ -163,7 +173,7 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
     [Test]
     public async Task A_full_disk_stores_nothing_and_is_told()
     {
-        using var disk = TinyDisk.Mount("4m");
+        await using var disk = await TinyDisk.MountAsync("4m");
         await using var store = SqliteLedgerStore.Open(Path.Combine(disk.Path, "aegis.db"), TimeProvider.System);
         await store.MigrateAsync(default);
         await WriteAsync(store, new OpenLogCommand(Ask.LogId, Ask.Parts()));

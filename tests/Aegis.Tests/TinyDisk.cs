@@ -1,11 +1,10 @@
-using System.Diagnostics;
 using Aegis.Core;
 using Aegis.Storage;
 
 namespace Aegis.Tests;
 
 /// <summary>A file system of its own that a test can fill.</summary>
-internal sealed class TinyDisk : IDisposable
+internal sealed class TinyDisk : IAsyncDisposable
 {
     private readonly TemporaryDirectory _directory = new("disk");
 
@@ -20,18 +19,18 @@ internal sealed class TinyDisk : IDisposable
     /// <summary>Mounts it; who may not mount has the test skipped.</summary>
     /// <param name="size">As mount takes it.</param>
     /// <param name="owner">`uid:gid` of who is to use it, when it is not the test itself.</param>
-    public static TinyDisk Mount(string size, string? owner = null)
+    public static async Task<TinyDisk> MountAsync(string size, string? owner = null)
     {
-        if (!OperatingSystem.IsLinux() || !Environment.IsPrivilegedProcess)
-            Assert.Ignore("Only root can mount a disk to fill.");
         var disk = new TinyDisk();
         var options = owner?.Split(':') is [var user, var group] ? $"size={size},mode=700,uid={user},gid={group}" : $"size={size}";
-        using var mount = Process.Start("mount", ["-t", "tmpfs", "-o", options, "tmpfs", disk.Path]);
-        mount.WaitForExit();
-        if (mount.ExitCode != 0)
+        try
+        {
+            await ChildProcess.RunAsync("mount", "-t", "tmpfs", "-o", options, "tmpfs", disk.Path);
+        }
+        catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception)
         {
             disk._directory.Dispose();
-            Assert.Ignore("This root may not mount.");
+            Assert.Ignore($"Only root can mount a disk to fill: {e.Message}");
         }
         return disk;
     }
@@ -59,10 +58,9 @@ internal sealed class TinyDisk : IDisposable
 
     public void Free() => File.Delete(Filling);
 
-    public void Dispose()
+    public async ValueTask DisposeAsync()
     {
-        using (var umount = Process.Start("umount", ["-l", Path]))
-            umount.WaitForExit();
+        await ChildProcess.RunAsync("umount", "--lazy", Path);
         _directory.Dispose();
     }
 }
