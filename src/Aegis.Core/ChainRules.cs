@@ -48,7 +48,8 @@ internal static class ChainRules
         {
             Compare("checkpoint_sequence", Refusal.Text(checkpointSequence), Refusal.Text(head.CheckpointSequence));
             Compare("created_at", Refusal.Text(first.RecordedAt), Refusal.Text(head.CreatedAt));
-            if (first.Content is not null || first.ContentDigest.IsZero)
+            // Altered or erased values of record 1 say nothing about the head.
+            if ((first.Content is { } c ? Recomputed.Of(c) : default) == first.ContentDigest)
             {
                 // By content: as text, one entry can read like two.
                 var metadata = first.Content?.Metadata ?? Metadata.Empty;

@@ -96,6 +96,16 @@ public sealed class ChainVerifier
     {
         if (stored.Record.Snapshot is not { } part)
             return;
+        if (Recomputed.Of(part) != stored.Record.SnapshotDigest)
+        {
+            // What it says of the bytes proves nothing. Add has told of it, unless the record was not given to it.
+            if (!_violations.Exists(v => v.Sequence == stored.Record.Sequence))
+            {
+                Report(ViolationClass.SnapshotModified, stored, "What describes the snapshot is not what was recorded.",
+                    stored.Record.SnapshotDigest, Recomputed.Of(part));
+            }
+            return;
+        }
         if (found is not { } actual)
         {
             _missingBytes.Add(stored);

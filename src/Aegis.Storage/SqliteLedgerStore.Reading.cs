@@ -139,7 +139,7 @@ public sealed partial class SqliteLedgerStore
           AND workflow_id = @WorkflowId
           AND sequence <= @maxSequence
           AND recorded_at <= @asOf
-          AND snapshot_sha256 IS NOT NULL
+          AND substr(encoded, -64, 32) <> x'0000000000000000000000000000000000000000000000000000000000000000'
         ORDER BY sequence DESC
         LIMIT 1
         """,

@@ -78,6 +78,22 @@ public sealed class ChainVerifierTests
     }
 
     [Test]
+    public void A_snapshot_is_never_vouched_for_by_a_description_that_was_altered()
+    {
+        var log = new MemoryLog();
+        var stored = log.Write(Ask.Start("w", parts: Ask.Parts(snapshot: "state"u8.ToArray()))).Record;
+        var forged = stored with { Record = stored.Record with { Snapshot = stored.Record.Snapshot! with { Sha256 = Hash.Of("forged"u8) } } };
+        var (whole, alone) = (new ChainVerifier(Ask.Key("w")), new ChainVerifier(Ask.Key("w")));
+
+        whole.Add(forged);
+        whole.AddSnapshot(forged, (Hash.Of("forged"u8), 5));
+        alone.AddSnapshot(forged, (Hash.Of("forged"u8), 5));
+
+        Assert.That(whole.Complete(null).Select(v => v.Class), Is.EqualTo(new[] { ViolationClass.FieldModified }));
+        Assert.That(alone.Complete(null).Select(v => v.Class), Is.EqualTo(new[] { ViolationClass.SnapshotModified }));
+    }
+
+    [Test]
     public void A_workflow_without_records_has_lost_them_all()
     {
         var log = new MemoryLog();
