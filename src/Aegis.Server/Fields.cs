@@ -18,7 +18,12 @@ internal sealed class Fields
     private readonly List<(string Field, string Problem)> _problems = [];
     private Refusal? _tooLarge;
 
-    public void Wrong(string field, string problem) => _problems.Add((field, problem));
+    /// <summary>Notes a problem. No more are kept than an answer can hold: a request has room for millions.</summary>
+    public void Wrong(string field, string problem)
+    {
+        if (_problems.Count < StatusMapping.FieldViolationsMax)
+            _problems.Add((field, problem));
+    }
 
     /// <exception cref="RefusalException">Something was wrong.</exception>
     public void Check()

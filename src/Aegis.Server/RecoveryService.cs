@@ -19,15 +19,15 @@ public sealed partial class RecoveryService(
         Pb.ResumeWorkflowRequest request, ServerCallContext context)
     {
         var fields = new Fields();
-        var key = fields.Key(request.Namespace, request.WorkflowId);
         var owner = fields.Text("owner", request.Owner);
+        var key = owner.Length == 0
+            ? fields.Key(request.Namespace, request.WorkflowId)
+            : fields.WritableKey(request.Namespace, request.WorkflowId);
         var duration = fields.LeaseDuration(request.LeaseDuration);
         if (owner.Length == 0 && request.LeaseDuration is not null)
             fields.Wrong("lease_duration", "needs an owner");
         if (owner.Length == 0 && request.TakeOverOwn)
             fields.Wrong("take_over_own", "needs an owner");
-        if (owner.Length > 0)
-            fields.WritableNamespace(request.Namespace);
         fields.Check();
 
         if (owner.Length == 0)

@@ -16,7 +16,7 @@ internal static class StatusMapping
 {
     public const string Domain = "aegis.v1";
 
-    private const int FieldViolationsMax = 16;
+    public const int FieldViolationsMax = 16;
 
     // Trailers over 8 KiB die on the way; the details travel in base64 beside the message.
     private const int MessageBytesMax = 1024;
