@@ -26,7 +26,7 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
     {
         var filter = FilterOf(request);
         await using var output = new Output(responseStream, cancellationToken);
-        var logSize = tail.Size;
+        var logSize = await tail.CurrentAsync(cancellationToken);
         await output.WriteAsync(new Pb.ExportChunk
         {
             Manifest = new Pb.ExportManifest

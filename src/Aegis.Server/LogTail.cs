@@ -80,6 +80,15 @@ public sealed class LogTail(ILedgerStore store) : BackgroundService
         return Size;
     }
 
+    /// <summary>
+    /// Asks the store for the size of the log: all that any server has acknowledged before this call lies below it.
+    /// </summary>
+    public async Task<long> CurrentAsync(CancellationToken cancellationToken)
+    {
+        Advance((await store.ProbeAsync(cancellationToken)).LogSize);
+        return Size;
+    }
+
     public Refusal AheadOfLog(string field, ulong wanted) => new(Reason.CursorAheadOfLog,
         $"The log has {Size} records, and {field} asks for {wanted}.",
         ("log_size", Refusal.Text(Size)), (field, wanted.ToString(System.Globalization.CultureInfo.InvariantCulture)));

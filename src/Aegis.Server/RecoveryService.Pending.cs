@@ -31,7 +31,7 @@ public sealed partial class RecoveryService
             Statuses = run.Filter.Statuses,
         };
         // What is started from now on is not waited for, or a busy namespace would never end.
-        var end = tail.Size;
+        var end = await tail.CurrentAsync(cancellationToken);
         for (var cursor = -1L; !run.IsDone;)
         {
             var limit = (int)Math.Min(PageSize, run.Max - (long)run.Summary.Resumed);

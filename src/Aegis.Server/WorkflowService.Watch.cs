@@ -84,14 +84,13 @@ public sealed partial class WorkflowService
 
     private async Task<long> StartAsync(Pb.WatchRecordsRequest request, CancellationToken cancellationToken)
     {
+        // Another server may have written what this one has not seen yet.
         if (!request.HasFromLogIndex)
-            return tail.Size;
-        if (request.FromLogIndex > (ulong)tail.Size)
+            return await tail.CurrentAsync(cancellationToken);
+        if (request.FromLogIndex > (ulong)tail.Size
+            && request.FromLogIndex > (ulong)await tail.CurrentAsync(cancellationToken))
         {
-            // Another server may have written what this one has not seen yet.
-            tail.Advance((await store.ProbeAsync(cancellationToken)).LogSize);
-            if (request.FromLogIndex > (ulong)tail.Size)
-                throw new RefusalException(tail.AheadOfLog("from_log_index", request.FromLogIndex));
+            throw new RefusalException(tail.AheadOfLog("from_log_index", request.FromLogIndex));
         }
         var from = (long)request.FromLogIndex;
         if (request.AfterHash.Length == 0)
