@@ -16,11 +16,34 @@ internal sealed class ExportedWorkflow
     public string LogId { get; set; } = "";
     public WorkflowStatus Status { get; set; }
 
+    /// <summary>The recorded_at of its last record.</summary>
+    public long RecordedAt { get; set; }
+
+    /// <summary>Where each of its snapshots begins in the file.</summary>
+    public Dictionary<Hash, long> Snapshots { get; } = [];
+
+    /// <summary>The sequences of the records that carry each snapshot.</summary>
+    public Dictionary<Hash, List<long>> Carriers { get; } = [];
+
     /// <summary>The ERASURE records, by sequence.</summary>
     public List<(long Sequence, Erasure Erasure)> Erasures { get; } = [];
 
     /// <summary>Why it is not taken; null when it can be.</summary>
     public Refusal? Refusal { get; set; }
+
+    /// <summary>Whether the bytes of a snapshot stay: some record carries them that no ERASURE of the chain covers.</summary>
+    public bool Keeps(Hash sha256)
+    {
+        if (!_kept.TryGetValue(sha256, out var keeps))
+        {
+            _kept[sha256] = keeps = Carriers.TryGetValue(sha256, out var carriers)
+                && carriers.Exists(sequence => !Erasures.Exists(e => e.Erasure.CoversBytes(sequence)));
+        }
+        return keeps;
+    }
+
+    // Once the file was read; asked for every record.
+    private readonly Dictionary<Hash, bool> _kept = [];
 }
 
 /// <summary>
@@ -53,7 +76,7 @@ internal static class ExportCheck
                     workflows.Add(current.Workflow);
                     break;
                 case Pb.ExportChunk.PartOneofCase.Snapshot when current is not null:
-                    current.Add(chunk.Snapshot);
+                    current.Add(chunk.Snapshot, begin);
                     break;
                 case Pb.ExportChunk.PartOneofCase.Record when current is not null && chunk.Record.Record is not null:
                     current.Add(chunk.Record.Record);
@@ -84,6 +107,9 @@ internal static class ExportCheck
         private readonly ChainVerifier _verifier;
         private readonly Dictionary<Hash, (Hash Actual, long Size)> _snapshots = [];
         private readonly SnapshotAssembly _assembly = new();
+        private readonly HashSet<string> _requestIds = [];
+        private long _snapshotPosition;
+        private StoredRecord? _first;
         private StoredRecord? _last;
 
         public WorkflowCheck(Pb.ExportWorkflow header, long position)
@@ -95,14 +121,23 @@ internal static class ExportCheck
 
         public ExportedWorkflow Workflow { get; }
 
-        public void Add(Pb.ExportSnapshotPart part)
+        public void Add(Pb.ExportSnapshotPart part, long position)
         {
-            if (_assembly.Add(part) is { } whole)
-                _snapshots[whole.Sha256] = (Hash.Of(whole.Content), whole.Content.Length);
+            if (!_assembly.IsOpen)
+                _snapshotPosition = position;
+            if (_assembly.Add(part) is not { } whole)
+                return;
+            var actual = Hash.Of(whole.Content);
+            if (actual != whole.Sha256)
+                Refuse(Reason.SnapshotCorrupt, "The bytes of a snapshot have another SHA-256 than the one it comes under.");
+            _snapshots[whole.Sha256] = (actual, whole.Content.Length);
+            Workflow.Snapshots.TryAdd(whole.Sha256, _snapshotPosition);
         }
 
         public void Add(Pb.Record message)
         {
+            if (_assembly.IsOpen)
+                Refuse(Reason.SnapshotCorrupt, $"A snapshot is not whole before record {message.Sequence}.");
             StoredRecord record;
             try
             {
@@ -115,13 +150,22 @@ internal static class ExportCheck
             }
             if (RecordLimits.Problem(record.Record) is { } problem)
                 Refuse(Reason.InvalidField, $"Record {message.Sequence}: {problem}.");
+            if (record.Record.RequestId.Length > 0 && !_requestIds.Add(record.Record.RequestId))
+                Refuse(Reason.InvalidField, $"Record {message.Sequence}: request_id was used by a record before.");
             _verifier.Add(record);
             if (record.Record.Snapshot is { } part)
+            {
                 _verifier.AddSnapshot(record, _snapshots.TryGetValue(part.Sha256, out var found) ? found : null);
+                if (!Workflow.Carriers.TryGetValue(part.Sha256, out var carriers))
+                    Workflow.Carriers[part.Sha256] = carriers = [];
+                carriers.Add(record.Record.Sequence);
+            }
             if (Erasure.Of(record.Record) is { } erasure)
                 Workflow.Erasures.Add((record.Record.Sequence, erasure));
             Workflow.LogId = record.Record.LogId;
             Workflow.Status = record.Record.Status;
+            Workflow.RecordedAt = record.Record.RecordedAt;
+            _first ??= record;
             _last = record;
         }
 
@@ -137,8 +181,21 @@ internal static class ExportCheck
             {
                 Refuse(Reason.ChainBroken, "Its records are not those that its header says.");
             }
-            if (header.ForkedFrom is { } fork && fork.Hash.Length != Hash.Size)
-                Refuse(Reason.InvalidField, "Its forked_from has no hash.");
+            CheckOrigin(header.ForkedFrom);
+        }
+
+        /// <summary>Of a fork's origin only the hash is in the chain: the first record follows from it.</summary>
+        private void CheckOrigin(Pb.ForkPoint? fork)
+        {
+            if (fork is not null && (fork.Hash.Length != Hash.Size || fork.Sequence is 0 or > long.MaxValue
+                || fork.WorkflowId.Length == 0 || Limits.Problem(fork.WorkflowId, Limits.NameBytesMax) is not null))
+            {
+                Refuse(Reason.InvalidField, "Its forked_from is malformed.");
+                return;
+            }
+            var origin = fork is null ? Hash.Zero : new Hash(fork.Hash.Span);
+            if (_first?.Record.PreviousHash != origin || (fork is not null && origin.IsZero))
+                Refuse(Reason.ChainBroken, "Its first record does not follow from what forked_from names.");
         }
 
         private void Refuse(Reason reason, string message) =>
@@ -204,6 +261,9 @@ internal static class RecordLimits
             if (Limits.Problem(value, max) is { } problem)
                 return $"{field} {problem}";
         }
+        // An epoch grows by one or to the time in microseconds: one above every time would leave no room to grow.
+        if (record.LeaseEpoch > Limits.TimeMax)
+            return "lease_epoch is out of range";
         if (record.OccurredAt is < 0 or > Limits.TimeMax || record.RecordedAt is < 1 or > Limits.TimeMax)
             return "a time is out of range";
         if (record.Content?.Metadata is not { } metadata)

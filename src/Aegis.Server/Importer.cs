@@ -37,11 +37,16 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
             throw new RefusalException(Refusal.Invalid("chunk", $"is not a whole export: {e.Message}"), e);
         }
 
+        // Judged before the first slice is stored: what is refused in the middle would stay closed.
+        var latest = (await store.ProbeAsync(cancellationToken)).Clock + Limits.ImportAheadMax;
+        foreach (var workflow in workflows)
+            workflow.Refusal ??= Unwanted(workflow, options, latest);
+
         // Several at once share a batch; they are answered in the order of the file.
         var inFlight = new Queue<Task<Pb.ImportWorkflowsResponse>>();
         foreach (var workflow in workflows)
         {
-            inFlight.Enqueue(await BeginAsync(workflow, options, file, cancellationToken));
+            inFlight.Enqueue(await BeginAsync(workflow, file, cancellationToken));
             if (inFlight.Count == WorkflowsInFlight)
                 await responseStream.WriteAsync(await inFlight.Dequeue(), cancellationToken);
         }
@@ -67,10 +72,10 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     }
 
     /// <summary>Stores all slices but the last; the task it gives stores the last and answers.</summary>
-    private async Task<Task<Pb.ImportWorkflowsResponse>> BeginAsync(ExportedWorkflow workflow, Pb.ImportOptions options,
-        ExportFile file, CancellationToken cancellationToken)
+    private async Task<Task<Pb.ImportWorkflowsResponse>> BeginAsync(ExportedWorkflow workflow, ExportFile file,
+        CancellationToken cancellationToken)
     {
-        if ((workflow.Refusal ?? Unwanted(workflow, options)) is { } refusal)
+        if (workflow.Refusal is { } refusal)
             return Task.FromResult(Answer(workflow, refusal));
         var local = await store.FindWorkflowAsync(workflow.Key, cancellationToken);
         file.Position = workflow.Position;
@@ -85,9 +90,10 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
                 : Answer(workflow, Pb.ImportOutcome.Unchanged));
         }
         var outcome = local is null || local.Importing ? Pb.ImportOutcome.Imported : Pb.ImportOutcome.Extended;
+        var sent = new HashSet<Hash>();
         while (true)
         {
-            var slice = NextSlice(workflow, file, local, erased);
+            var slice = NextSlice(workflow, file, local, erased, sent);
             if (slice.IsLast)
                 return FinishAsync(workflow, slice, outcome, cancellationToken);
             if (await ledger.SubmitAsync(slice, cancellationToken) is Refused refused)
@@ -101,12 +107,18 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
             ? Answer(workflow, refused.Refusal)
             : Answer(workflow, outcome);
 
-    private static Refusal? Unwanted(ExportedWorkflow workflow, Pb.ImportOptions options)
+    private static Refusal? Unwanted(ExportedWorkflow workflow, Pb.ImportOptions options, long latest)
     {
         if (Limits.IsReserved(workflow.Key.Namespace))
         {
             return new Refusal(Reason.InvalidField,
                 $"The namespace \"{workflow.Key.Namespace}\" is the service's own.", ("field", "namespace"));
+        }
+        if (workflow.RecordedAt > latest)
+        {
+            return new Refusal(Reason.InvalidField,
+                $"The records of {workflow.Key} are from the future: more than 5 minutes ahead of the database's clock.",
+                ("field", "recorded_at"));
         }
         return workflow.Status == WorkflowStatus.Running && !options.TakeOver
             ? new Refusal(Reason.InvalidField,
@@ -122,7 +134,7 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     private async Task<Refusal?> SkipCommonAsync(ExportedWorkflow workflow, Workflow local, ExportFile file,
         List<ErasedValues> erased, CancellationToken cancellationToken)
     {
-        var kept = new HashSet<Hash>();
+        var erasures = workflow.Erasures.Where(e => e.Sequence > local.Sequence).Select(e => e.Erasure).ToList();
         var here = new Queue<StoredRecord>();
         var common = Math.Min(local.Sequence, (long)workflow.Header.Records);
         for (long sequence = 1; sequence <= common; sequence++)
@@ -135,34 +147,26 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
                     here.Enqueue(stored);
                 }
             }
-            var incoming = NextRecord(file, null);
+            var incoming = NextRecord(file);
             if (!here.TryDequeue(out var record) || record.Hash != incoming.Hash)
             {
                 return Refusal.Conflict(Reason.WorkflowAlreadyExists,
                     $"The workflow {workflow.Key} is here with another history, from sequence {sequence} on.", local);
             }
-            var erasures = workflow.Erasures.Where(e => e.Sequence > local.Sequence).Select(e => e.Erasure).ToList();
             var values = new ErasedValues(workflow.Key, sequence,
                 record.Record.Person is not null && erasures.Exists(e => e.Covers(sequence, "person")),
                 record.Record.Content is not null && erasures.Exists(e => e.Covers(sequence, "content")),
                 record.Record.Snapshot is not null && erasures.Exists(e => e.Covers(sequence, "snapshot")),
-                erasures.Exists(e => e.CoversBytes(sequence)) ? record.Record.Snapshot?.Sha256 : null);
+                record.Record.Snapshot is { } part && erasures.Exists(e => e.CoversBytes(sequence))
+                    && !workflow.Keeps(part.Sha256) ? part.Sha256 : null);
             if (values is not { Person: false, Content: false, Snapshot: false, Bytes: null })
                 erased.Add(values);
-            if (values.Bytes is null && record.Record.Snapshot is { } part)
-                kept.Add(part.Sha256);
-        }
-        // Bytes that another record still carries stay.
-        for (var i = 0; i < erased.Count; i++)
-        {
-            if (erased[i].Bytes is { } sha256 && kept.Contains(sha256))
-                erased[i] = erased[i] with { Bytes = null };
         }
         return null;
     }
 
     private static ImportCommand NextSlice(ExportedWorkflow workflow, ExportFile file, Workflow? local,
-        List<ErasedValues> erased)
+        List<ErasedValues> erased, HashSet<Hash> sent)
     {
         var records = new List<StoredRecord>();
         var snapshots = new List<Snapshot>();
@@ -171,11 +175,15 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         var isLast = false;
         while (!isLast && records.Count < SliceRecords && bytes < SliceBytes)
         {
-            var record = NextRecord(file, whole =>
+            var record = NextRecord(file);
+            if (record.Record.Snapshot is { } part && workflow.Keeps(part.Sha256)
+                && workflow.Snapshots.TryGetValue(part.Sha256, out var position) && sent.Add(part.Sha256))
             {
-                snapshots.Add(new Snapshot(workflow.Key, whole.Sha256, whole.Content));
-                bytes += whole.Content.Length;
-            });
+                // From wherever the file has it: perhaps before a record that is here already, whose bytes were erased.
+                var content = SnapshotAt(file, position);
+                snapshots.Add(new Snapshot(workflow.Key, part.Sha256, content));
+                bytes += content.Length;
+            }
             records.Add(record);
             bytes += record.SizeEstimate();
             hasErasure |= record.Record.Kind == RecordKind.Erasure;
@@ -204,17 +212,29 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         };
     }
 
-    /// <summary>The next record of a file that was judged before; the snapshots before it go to a taker.</summary>
-    private static StoredRecord NextRecord(ExportFile file, Action<(Hash Sha256, byte[] Content)>? take)
+    /// <summary>The next record of a file that was judged before.</summary>
+    private static StoredRecord NextRecord(ExportFile file)
     {
+        while (true)
+        {
+            if (file.Read()!.Record is { } next)
+                return next.Record.ToStoredRecord();
+        }
+    }
+
+    /// <summary>A snapshot of a file that was judged before; leaves the position where it is.</summary>
+    private static byte[] SnapshotAt(ExportFile file, long position)
+    {
+        var back = file.Position;
+        file.Position = position;
         var assembly = new SnapshotAssembly();
         while (true)
         {
-            var chunk = file.Read()!;
-            if (chunk.PartCase == Pb.ExportChunk.PartOneofCase.Record)
-                return chunk.Record.Record.ToStoredRecord();
-            if (assembly.Add(chunk.Snapshot) is { } whole)
-                take?.Invoke(whole);
+            if (assembly.Add(file.Read()!.Snapshot) is { } whole)
+            {
+                file.Position = back;
+                return whole.Content;
+            }
         }
     }
 

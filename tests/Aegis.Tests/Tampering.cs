@@ -31,4 +31,13 @@ internal static class Tampering
         await postgres.ExecuteAsync("SET session_replication_role = replica");
         await postgres.ExecuteAsync(sql, parameters);
     }
+
+    /// <summary>What a query counts, as the owner of the database sees it.</summary>
+    public static async Task<long> CountAsync(TestServer server, string sql, object? parameters = null)
+    {
+        await using System.Data.Common.DbConnection connection = server.Connection.StartsWith("sqlite:", StringComparison.Ordinal)
+            ? new SqliteConnection($"Data Source={server.Connection["sqlite:".Length..]};Pooling=False")
+            : new NpgsqlConnection(server.Connection);
+        return await connection.ExecuteScalarAsync<long>(sql, parameters);
+    }
 }
