@@ -1,4 +1,5 @@
 using System.Net;
+using System.Security.Cryptography;
 using Aegis.Storage;
 using Grpc.HealthCheck;
 using Microsoft.AspNetCore.Hosting.Server;
@@ -69,6 +70,23 @@ public static class AegisHost
         {
             app.Logger.LogWarning("The database cannot be reached yet: {Reason}",
                 e.InnerException?.Message ?? e.Message);
+        }
+    }
+
+    /// <summary>Listens, and begins to work.</summary>
+    /// <exception cref="ConfigurationException">An address or a certificate cannot be used.</exception>
+    public static async Task StartAsync(WebApplication app)
+    {
+        try
+        {
+            await app.StartAsync();
+        }
+        catch (Exception e) when (e is IOException or InvalidOperationException or ArgumentException or FormatException
+            or CryptographicException)
+        {
+            // What Kestrel throws for an address in use or not of this machine, an unknown scheme, a certificate that is
+            // missing or cannot be read. Hints follow in further lines; the first says what is wrong.
+            throw new ConfigurationException($"Cannot listen: {e.Message.Split('\n')[0].TrimEnd()}");
         }
     }
 

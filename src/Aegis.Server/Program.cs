@@ -5,7 +5,7 @@ try
 {
     await using var app = AegisHost.Build(args);
     await AegisHost.PrepareAsync(app);
-    await app.StartAsync();
+    await AegisHost.StartAsync(app);
     AegisHost.Greet(app);
     await app.WaitForShutdownAsync();
     return 0;
@@ -16,11 +16,6 @@ catch (ConfigurationException e)
 }
 catch (StoreException e)
 {
-    return Stop(e.Message);
-}
-catch (IOException e)
-{
-    // An address that is in use, or is not of this machine.
     return Stop(e.Message);
 }
 

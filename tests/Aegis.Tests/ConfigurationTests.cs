@@ -88,6 +88,33 @@ public sealed class ConfigurationTests
         }
     }
 
+    [TestCase("https://127.0.0.1:0", "", "")]
+    [TestCase("https://127.0.0.1:0", "ASPNETCORE_Kestrel__Certificates__Default__Path", "/no/such.pfx")]
+    [TestCase("https://127.0.0.1:0", "ASPNETCORE_Kestrel__Certificates__Default__Path", "/etc/passwd")]
+    [TestCase("ftp://127.0.0.1:0", "", "")]
+    [TestCase("http://127.0.0.1:0/path", "", "")]
+    [TestCase("http://127.0.0.1:99999", "", "")]
+    [TestCase("nonsense", "", "")]
+    [TestCase("http://0.0.0.0:0", "", "")]
+    [TestCase("http://127.0.0.1:0", "ASPNETCORE_Kestrel__Endpoints__Rpc__Url", "http://0.0.0.0:0")]
+    [TestCase("http://127.0.0.1:0", "ASPNETCORE_Kestrel__Endpoints__Rpc__Protocols", "Http2")]
+    public async Task An_address_that_cannot_be_served_stops_the_start_with_one_line(string address, string name, string value)
+    {
+        await using var server = name.Length == 0
+            ? ServerProcess.Create("sqlite::memory:")
+            : ServerProcess.Create("sqlite::memory:", (name, value));
+        server.Launch(address);
+
+        var code = await server.ExitCodeAsync();
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(code, Is.EqualTo(1));
+            Assert.That(server.Output.Split('\n').Last(), Does.StartWith("aegis: "));
+            Assert.That(server.Output, Does.Not.Contain("   at ").And.Not.Contain("Unhandled"), "No stack trace.");
+        }
+    }
+
     [Test]
     public async Task A_second_server_on_one_SQLite_file_stops_with_one_line()
     {
