@@ -164,4 +164,58 @@ public sealed class RequestIdTests(Database database)
 
         Assert.That((first.Replayed, second.Replayed), Is.EqualTo((false, false)));
     }
+
+    [TestCase("workflow_type")]
+    [TestCase("initial_state")]
+    [TestCase("status")]
+    [TestCase("forked_from")]
+    [TestCase("snapshot")]
+    [TestCase("")]
+    public async Task A_repeated_start_is_compared_field_by_field_and_not_by_its_guards(string field)
+    {
+        var start = Given.Start($"w-{Guid.NewGuid():N}");
+        (start.RequestId, start.Snapshot) = ("start", Given.Snapshot("1"));
+        await _server.Workflows.StartWorkflowAsync(start);
+        switch (field)
+        {
+            case "workflow_type": start.WorkflowType = "permit"; break;
+            case "initial_state": start.InitialState = "OLD"; break;
+            case "status": start.Status = Pb.WorkflowStatus.Waiting; break;
+            case "forked_from": start.ForkedFrom = new Pb.ForkPoint { WorkflowId = "nobody", Sequence = 1 }; break;
+            case "snapshot": start.Snapshot.ContentType = "text/plain"; break;
+            default: start.Owner = "someone"; break;
+        }
+
+        if (field.Length == 0)
+        {
+            var again = await _server.Workflows.StartWorkflowAsync(start);
+            Assert.That((again.Replayed, again.Lease), Is.EqualTo((true, (Pb.Lease?)null)));
+            return;
+        }
+        var info = await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.StartWorkflowAsync(start), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
+        Assert.That(info.Metadata["field"], Is.EqualTo(field));
+    }
+
+    [Test]
+    public async Task A_checkpoint_is_replayed_whatever_it_expects_now()
+    {
+        var id = await Given.WorkflowAsync(_server);
+        var checkpoint = new Pb.CheckpointWorkflowRequest
+        {
+            WorkflowId = id,
+            RequestId = "save",
+            ExpectedSequence = 1,
+            Snapshot = Given.Snapshot("state"),
+        };
+        var first = await _server.Workflows.CheckpointWorkflowAsync(checkpoint);
+        checkpoint.ExpectedSequence = 77;
+
+        var again = await _server.Workflows.CheckpointWorkflowAsync(checkpoint);
+        checkpoint.Snapshot = Given.Snapshot("another");
+        var reused = await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.CheckpointWorkflowAsync(checkpoint), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
+
+        Assert.That((again.Replayed, again.Record, reused.Metadata["field"]), Is.EqualTo((true, first.Record, "snapshot")));
+    }
 }
