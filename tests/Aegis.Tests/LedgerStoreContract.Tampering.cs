@@ -178,6 +178,7 @@ public abstract partial class LedgerStoreContract
     [TestCase("head_hash = '\\x00'", "head_hash")]
     [TestCase("checkpoint_sequence = 0", "checkpoint_sequence")]
     [TestCase("created_at = 1", "created_at")]
+    [TestCase("created_log_index = 99", "created_log_index")]
     public async Task An_edited_head_is_named(string change, string field)
     {
         var violation = await TamperAsync(
