@@ -217,7 +217,8 @@ public sealed class PostgresFaultTests
         }
         await using var store = await OpenAsync(new NpgsqlConnectionStringBuilder(cluster.ConnectionString)
         {
-            Username = "ordinary", Database = "ordinary",
+            Username = "ordinary",
+            Database = "ordinary",
         }.ConnectionString);
 
         var batch = await WriteAsync(store, Ask.Start("w"));
