@@ -26,7 +26,7 @@ public sealed class ChainVerifier
     private long _next;
     private long _leaseEpoch;
     private long _checkpointSequence;
-    private Record? _first;
+    private StoredRecord? _first;
     // False once a record is missing or out of place: what only the whole chain can give is then not known.
     private bool _isWhole = true;
 
@@ -75,7 +75,7 @@ public sealed class ChainVerifier
             _next++;
             return;
         }
-        _first ??= _next == 1 ? record : null;
+        _first ??= _next == 1 ? stored with { Record = record } : null;
         if (sound)
             CheckRules(stored, record, formerAlternative);
         CheckParts(stored, record);
