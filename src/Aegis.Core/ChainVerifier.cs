@@ -163,7 +163,7 @@ public sealed class ChainVerifier
         if (fromFields == stored.Hash && fromBytes == stored.Hash)
             return true;
 
-        var decoded = TryDecode(stored.Encoded.Span);
+        var decoded = RecordFormat.TryDecode(stored.Encoded.Span);
         if (fromBytes == stored.Hash && decoded is not null)
         {
             record = decoded with
@@ -304,17 +304,5 @@ public sealed class ChainVerifier
     {
         if (_violations.Count < ViolationsMax)
             _violations.Add(violation);
-    }
-
-    private static Record? TryDecode(ReadOnlySpan<byte> encoded)
-    {
-        try
-        {
-            return RecordFormat.Decode(encoded);
-        }
-        catch (FormatException)
-        {
-            return null;
-        }
     }
 }
