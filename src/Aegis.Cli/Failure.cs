@@ -1,4 +1,3 @@
-using System.Net.Sockets;
 using Google.Rpc;
 using Grpc.Core;
 using StatusCode = Grpc.Core.StatusCode;
@@ -82,15 +81,8 @@ internal sealed record Failure(
         _ => Cli.ExitCode.Failed,
     };
 
-    private static string? CauseOf(RpcException e)
-    {
-        for (var cause = e.Status.DebugException; cause is not null; cause = cause.InnerException)
-        {
-            if (cause is SocketException)
-                return cause.Message;
-        }
-        return null;
-    }
+    /// <summary>The library wraps what happened several times, and each says it again.</summary>
+    private static string? CauseOf(RpcException e) => e.Status.DebugException?.GetBaseException().Message;
 }
 
 /// <summary>The command line, or a file it names, cannot be used.</summary>
