@@ -12,6 +12,10 @@ internal static class ChainRules
             return "A chain has exactly one STARTED record, its first.";
         if (record.Kind == RecordKind.Started)
             return record.FromState.Length == 0 ? null : "A STARTED record has no from_state.";
+        if (record.FromState.Length == 0)
+            return "Only a STARTED record has no from_state.";
+        if (record.Kind == RecordKind.Erasure && record.Key == WorkflowKey.Log)
+            return "Nothing of the log's own history is ever erased.";
         if (record.Kind is RecordKind.Checkpoint or RecordKind.Erasure && record.FromState != record.ToState)
             return "A record of this kind cannot change the state.";
         if (record.Kind == RecordKind.Checkpoint && !record.IsCheckpoint)
@@ -31,7 +35,7 @@ internal static class ChainRules
 
     /// <summary>How a stored head differs from the one that the records give.</summary>
     public static IReadOnlyList<Difference> HeadDifferences(
-        Workflow head, Record last, Hash hash, long checkpointSequence, Record? first)
+        Workflow head, Record last, Hash hash, long checkpointSequence, StoredRecord? start)
     {
         var differences = new List<Difference>();
         Compare("workflow_type", last.WorkflowType, head.WorkflowType);
@@ -40,12 +44,19 @@ internal static class ChainRules
         Compare("sequence", Refusal.Text(last.Sequence), Refusal.Text(head.Sequence));
         Compare("head_hash", hash.ToString(), head.HeadHash.ToString());
         Compare("updated_at", Refusal.Text(last.RecordedAt), Refusal.Text(head.UpdatedAt));
-        if (first is not null)
+        if (start is { Record: var first })
         {
             Compare("checkpoint_sequence", Refusal.Text(checkpointSequence), Refusal.Text(head.CheckpointSequence));
+            Compare("created_log_index", Refusal.Text(start.LogIndex), Refusal.Text(head.CreatedLogIndex));
             Compare("created_at", Refusal.Text(first.RecordedAt), Refusal.Text(head.CreatedAt));
-            if (first.Content is not null || first.ContentDigest.IsZero)
-                Compare("metadata", (first.Content?.Metadata ?? Metadata.Empty).ToString(), head.Metadata.ToString());
+            // Altered or erased values of record 1 say nothing about the head.
+            if ((first.Content is { } c ? Recomputed.Of(c) : default) == first.ContentDigest)
+            {
+                // By content: as text, one entry can read like two.
+                var metadata = first.Content?.Metadata ?? Metadata.Empty;
+                if (!metadata.Equals(head.Metadata))
+                    differences.Add(new Difference("metadata", metadata.ToString(), head.Metadata.ToString()));
+            }
             var origin = head.ForkedFrom?.Hash ?? Hash.Zero;
             Compare("forked_from", first.PreviousHash.ToString(), origin.ToString());
         }

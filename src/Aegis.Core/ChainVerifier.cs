@@ -26,7 +26,7 @@ public sealed class ChainVerifier
     private long _next;
     private long _leaseEpoch;
     private long _checkpointSequence;
-    private Record? _first;
+    private StoredRecord? _first;
     // False once a record is missing or out of place: what only the whole chain can give is then not known.
     private bool _isWhole = true;
 
@@ -75,7 +75,7 @@ public sealed class ChainVerifier
             _next++;
             return;
         }
-        _first ??= _next == 1 ? record : null;
+        _first ??= _next == 1 ? stored with { Record = record } : null;
         if (sound)
             CheckRules(stored, record, formerAlternative);
         CheckParts(stored, record);
@@ -96,6 +96,16 @@ public sealed class ChainVerifier
     {
         if (stored.Record.Snapshot is not { } part)
             return;
+        if (Recomputed.Of(part) != stored.Record.SnapshotDigest)
+        {
+            // What it says of the bytes proves nothing. Add has told of it, unless the record was not given to it.
+            if (!_violations.Exists(v => v.Sequence == stored.Record.Sequence))
+            {
+                Report(ViolationClass.SnapshotModified, stored, "What describes the snapshot is not what was recorded.",
+                    stored.Record.SnapshotDigest, Recomputed.Of(part));
+            }
+            return;
+        }
         if (found is not { } actual)
         {
             _missingBytes.Add(stored);
@@ -116,7 +126,9 @@ public sealed class ChainVerifier
     {
         foreach (var (stored, part) in _missing)
         {
-            if (!_erasures.Exists(e => e.Covers(stored.Record.Sequence, part)))
+            // What an ERASURE says can never be erased itself.
+            var mayBeErased = stored.Record.Kind != RecordKind.Erasure || part != "content";
+            if (!mayBeErased || !_erasures.Exists(e => e.Covers(stored.Record.Sequence, part)))
             {
                 Report(ViolationClass.ErasedWithoutRecord, stored,
                     $"The values of the part \"{part}\" are gone and no ERASURE record covers them.",
@@ -144,7 +156,7 @@ public sealed class ChainVerifier
     /// </summary>
     private bool CheckSelf(StoredRecord stored, out Record record, out Hash hash)
     {
-        var fromFields = Recompute(stored.Record);
+        var fromFields = Recomputed.Of(stored.Record);
         var fromBytes = RecordFormat.HashOf(stored.Encoded.Span);
         record = stored.Record;
         hash = stored.Hash;
@@ -172,12 +184,12 @@ public sealed class ChainVerifier
         // The digests and the link have no fields of their own: take them from the parts and from the chain.
         var rebuilt = stored.Record with
         {
-            PersonDigest = stored.Record.Person is { } p ? RecordFormat.DigestOf(p) : stored.Record.PersonDigest,
-            ContentDigest = RecordFormat.DigestOf(stored.Record.Content),
-            SnapshotDigest = RecordFormat.DigestOf(stored.Record.Snapshot),
+            PersonDigest = stored.Record.Person is { } p ? Recomputed.Of(p) : stored.Record.PersonDigest,
+            ContentDigest = stored.Record.Content is { } c ? Recomputed.Of(c) : default,
+            SnapshotDigest = stored.Record.Snapshot is { } s ? Recomputed.Of(s) : default,
             PreviousHash = _previousHash ?? stored.Record.PreviousHash,
         };
-        if (Recompute(rebuilt) == stored.Hash || fromFields == stored.Hash)
+        if (Recomputed.Of(rebuilt) == stored.Hash || fromFields == stored.Hash)
         {
             record = fromFields == stored.Hash ? stored.Record : rebuilt;
             Report(ViolationClass.FieldModified, stored, "The stored encoded bytes are not those that were recorded.",
@@ -231,9 +243,9 @@ public sealed class ChainVerifier
 
     private void CheckParts(StoredRecord stored, Record record)
     {
-        Check("person", record.PersonDigest, record.Person is { } p ? RecordFormat.DigestOf(p) : null);
-        Check("content", record.ContentDigest, record.Content is { } c ? RecordFormat.DigestOf(c) : null);
-        Check("snapshot", record.SnapshotDigest, record.Snapshot is { } s ? RecordFormat.DigestOf(s) : null);
+        Check("person", record.PersonDigest, record.Person is { } p ? Recomputed.Of(p) : null);
+        Check("content", record.ContentDigest, record.Content is { } c ? Recomputed.Of(c) : null);
+        Check("snapshot", record.SnapshotDigest, record.Snapshot is { } s ? Recomputed.Of(s) : null);
 
         void Check(string part, Hash expected, Hash? actual)
         {
@@ -293,8 +305,6 @@ public sealed class ChainVerifier
         if (_violations.Count < ViolationsMax)
             _violations.Add(violation);
     }
-
-    private static Hash Recompute(Record record) => RecordFormat.HashOf(RecordFormat.Encode(record));
 
     private static Record? TryDecode(ReadOnlySpan<byte> encoded)
     {

@@ -4,6 +4,13 @@ namespace Aegis.Core;
 // lease, state, expectation.
 public sealed partial class LedgerBatch
 {
+    /// <summary>What comes before a write's own conditions; null when nothing stands against it.</summary>
+    private Outcome? CheckBefore(WriteCommand command, long leaseEpoch, out Workflow workflow)
+    {
+        workflow = null!;
+        return CheckLogSize(command) ?? Replay(command) ?? FindOpen(command.Key, out workflow) ?? CheckLease(workflow, leaseEpoch);
+    }
+
     private Refused? CheckLogSize(WriteCommand command) => command.KnownLogSize <= LogSize
         ? null
         : new Refused(new Refusal(Reason.CursorAheadOfLog,

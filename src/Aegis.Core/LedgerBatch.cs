@@ -132,14 +132,8 @@ public sealed partial class LedgerBatch
 
     private Outcome Decide(TransitionCommand command)
     {
-        if (CheckLogSize(command) is { } ahead)
-            return ahead;
-        if (Replay(command) is { } replay)
-            return replay;
-        if (FindOpen(command.Key, out var workflow) is { } closed)
-            return closed;
-        if (CheckLease(workflow, command.LeaseEpoch) is { } noLease)
-            return noLease;
+        if (CheckBefore(command, command.LeaseEpoch, out var workflow) is { } outcome)
+            return outcome;
         if (command.FromState != workflow.State)
         {
             return new Refused(Refusal.Conflict(Reason.StateMismatch,
@@ -153,14 +147,8 @@ public sealed partial class LedgerBatch
 
     private Outcome Decide(CheckpointCommand command)
     {
-        if (CheckLogSize(command) is { } ahead)
-            return ahead;
-        if (Replay(command) is { } replay)
-            return replay;
-        if (FindOpen(command.Key, out var workflow) is { } closed)
-            return closed;
-        if (CheckLease(workflow, command.LeaseEpoch) is { } noLease)
-            return noLease;
+        if (CheckBefore(command, command.LeaseEpoch, out var workflow) is { } outcome)
+            return outcome;
         if (CheckExpectation(workflow, command.Expected) is { } unexpected)
             return unexpected;
         return Advance(command, workflow, RecordKind.Checkpoint, workflow.State, workflow.Status, command.LeaseEpoch);

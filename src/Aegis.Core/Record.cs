@@ -92,7 +92,7 @@ public sealed record StoredRecord(Record Record, ReadOnlyMemory<byte> Encoded, H
     /// <summary>Whether fields, encoded bytes, hash and the values of the parts all agree.</summary>
     public bool IsConsistent() =>
         RecordFormat.HashOf(Encoded.Span) == Hash
-        && Encoded.Span.SequenceEqual(RecordFormat.Encode(Record))
+        && Recomputed.Of(Record) == Hash
         && RecordFormat.PartsMatch(Record);
 
     /// <summary>

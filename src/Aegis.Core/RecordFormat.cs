@@ -31,6 +31,8 @@ public static class RecordFormat
     private static readonly UTF8Encoding Utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     /// <summary>The record's bytes. Kind and status are written as they are, known or not.</summary>
+    /// <exception cref="OverflowException">A text has more than 65,535 bytes.</exception>
+    /// <exception cref="EncoderFallbackException">A text is not to be had in UTF-8.</exception>
     public static byte[] Encode(Record record)
     {
         var writer = new Writer(512);
@@ -153,9 +155,9 @@ public static class RecordFormat
 
     /// <summary>Whether every part whose values are there has the digest that the record says.</summary>
     public static bool PartsMatch(Record record) =>
-        (record.Person is null || DigestOf(record.Person) == record.PersonDigest)
-        && (record.Content is null || DigestOf(record.Content) == record.ContentDigest)
-        && (record.Snapshot is null || DigestOf(record.Snapshot) == record.SnapshotDigest);
+        (record.Person is null || Recomputed.Of(record.Person) == record.PersonDigest)
+        && (record.Content is null || Recomputed.Of(record.Content) == record.ContentDigest)
+        && (record.Snapshot is null || Recomputed.Of(record.Snapshot) == record.SnapshotDigest);
 
     /// <summary>
     /// The key under which a request is looked up: the first 16 bytes of

@@ -139,15 +139,8 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
     {
         var fields = new Fields();
         fields.Text("workflow_id", request.WorkflowId);
-        var filter = new WorkflowFilter(fields.Namespace(request.Namespace))
-        {
-            WorkflowTypes = fields.Texts("workflow_types", request.WorkflowTypes),
-            States = fields.Texts("states", request.States),
-            Statuses = fields.Statuses("statuses", request.Statuses),
-            Metadata = fields.Metadata(request.Metadata),
-            UpdatedBefore = fields.Time("updated_before", request.UpdatedBefore),
-            UpdatedAfter = fields.Time("updated_after", request.UpdatedAfter),
-        };
+        var filter = fields.Filter(request.Namespace, request.WorkflowTypes, request.States, request.Statuses, request.Metadata,
+            request.UpdatedBefore, request.UpdatedAfter);
         var filters = filter.WorkflowTypes.Count + filter.States.Count + filter.Statuses.Count + filter.Metadata.Count;
         if (request.WorkflowId.Length > 0
             && (filters > 0 || filter.UpdatedBefore is not null || filter.UpdatedAfter is not null))

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Aegis.Core;
+using Aegis.Storage;
 using Google.Protobuf;
 using Google.Protobuf.Collections;
 using Google.Protobuf.WellKnownTypes;
@@ -75,6 +76,19 @@ internal sealed class Fields
         }
         return [.. values.Select(v => (WorkflowStatus)v).Distinct()];
     }
+
+    /// <summary>Which workflows: the filter that lists and exports share.</summary>
+    public WorkflowFilter Filter(string @namespace, RepeatedField<string> workflowTypes, RepeatedField<string> states,
+        RepeatedField<Pb.WorkflowStatus> statuses, MapField<string, string> metadata, Timestamp? updatedBefore,
+        Timestamp? updatedAfter) => new(Namespace(@namespace))
+        {
+            WorkflowTypes = Texts("workflow_types", workflowTypes),
+            States = Texts("states", states),
+            Statuses = Statuses("statuses", statuses),
+            Metadata = Metadata(metadata),
+            UpdatedBefore = Time("updated_before", updatedBefore),
+            UpdatedAfter = Time("updated_after", updatedAfter),
+        };
 
     public IReadOnlyCollection<string> Texts(string field, RepeatedField<string> values)
     {

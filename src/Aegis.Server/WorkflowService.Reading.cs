@@ -27,15 +27,8 @@ public sealed partial class WorkflowService
         Pb.ListWorkflowsRequest request, ServerCallContext context)
     {
         var fields = new Fields();
-        var filter = new WorkflowFilter(fields.Namespace(request.Namespace))
-        {
-            WorkflowTypes = fields.Texts("workflow_types", request.WorkflowTypes),
-            States = fields.Texts("states", request.States),
-            Statuses = fields.Statuses("statuses", request.Statuses),
-            Metadata = fields.Metadata(request.Metadata),
-            UpdatedBefore = fields.Time("updated_before", request.UpdatedBefore),
-            UpdatedAfter = fields.Time("updated_after", request.UpdatedAfter),
-        };
+        var filter = fields.Filter(request.Namespace, request.WorkflowTypes, request.States, request.Statuses, request.Metadata,
+            request.UpdatedBefore, request.UpdatedAfter);
         var pageSize = fields.PageSize(request.PageSize);
         var query = QueryOf(request, filter.Metadata);
         var cursor = PageToken.Read(query, request.PageToken, fields) ?? -1;

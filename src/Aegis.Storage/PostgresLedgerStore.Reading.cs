@@ -137,7 +137,7 @@ public sealed partial class PostgresLedgerStore
               AND workflow_id = @WorkflowId
               AND sequence <= @maxSequence
               AND recorded_at <= @asOf
-              AND snapshot_sha256 IS NOT NULL
+              AND substring(encoded FROM octet_length(encoded) - 63 FOR 32) <> decode(repeat('00', 32), 'hex')
             ORDER BY sequence DESC
             LIMIT 1
             """,

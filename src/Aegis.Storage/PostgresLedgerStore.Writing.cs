@@ -150,7 +150,11 @@ public sealed partial class PostgresLedgerStore
             try
             {
                 var commit = PostgresWrites.StoreAndCommitAsync(connection, batch);
-                if (await Task.WhenAny(commit, Task.Delay(CommitPatience)) != commit)
+                try
+                {
+                    await commit.WaitAsync(CommitPatience);
+                }
+                catch (TimeoutException) when (!commit.IsCompleted)
                 {
                     // Never cancelled: a cancelled commit may have happened. The connection is left to itself and closed
                     // once it comes back.
@@ -158,7 +162,6 @@ public sealed partial class PostgresLedgerStore
                     _ = commit.ContinueWith(_ => connection.DisposeAsync().AsTask(), TaskScheduler.Default);
                     throw new StoreException(StoreFailure.OutcomeUnknown, "The commit stands still.");
                 }
-                await commit;
                 if (warned)
                     throw new StoreException(StoreFailure.OutcomeUnknown, "PostgreSQL warned on the commit.");
                 _connection = null;

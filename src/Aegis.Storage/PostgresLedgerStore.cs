@@ -168,13 +168,20 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
             {
-                if (attempt == 1 && e is NpgsqlException and not PostgresException)
-                    _reader.Clear();
-                else if (attempt > 1 || e is not PostgresException { SqlState: PostgresErrorCodes.AdminShutdown })
+                if (attempt > 1 || !WasCutOff(e))
                     throw Classify(e);
+                _reader.Clear();
             }
         }
     }
+
+    /// <summary>The connection broke or its session was ended. One that took too long is no such case.</summary>
+    private static bool WasCutOff(Exception e) => e switch
+    {
+        PostgresException postgres => postgres.SqlState is PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.CrashShutdown,
+        NpgsqlException { InnerException: not TimeoutException } => true,
+        _ => false,
+    };
 
     /// <summary>Before a commit was tried, and where a statement failed, nothing can have been stored.</summary>
     private static StoreException Classify(Exception e) => e is not PostgresException { SqlState: var state }

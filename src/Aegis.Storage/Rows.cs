@@ -12,11 +12,11 @@ internal sealed class RecordRow
     public string Namespace { get; init; } = "";
     public string WorkflowId { get; init; } = "";
     public long Sequence { get; init; }
-    public short Kind { get; init; }
+    public long Kind { get; init; }
     public string WorkflowType { get; init; } = "";
     public string FromState { get; init; } = "";
     public string ToState { get; init; } = "";
-    public short Status { get; init; }
+    public long Status { get; init; }
     public string RequestId { get; init; } = "";
     public long LeaseEpoch { get; init; }
     public long OccurredAt { get; init; }
@@ -47,11 +47,11 @@ internal sealed class RecordRow
             Namespace = Namespace,
             WorkflowId = WorkflowId,
             Sequence = Sequence,
-            Kind = (RecordKind)Kind,
+            Kind = (RecordKind)StoredByte.Of(Kind),
             WorkflowType = WorkflowType,
             FromState = FromState,
             ToState = ToState,
-            Status = (WorkflowStatus)Status,
+            Status = (WorkflowStatus)StoredByte.Of(Status),
             RequestId = RequestId,
             LeaseEpoch = LeaseEpoch,
             OccurredAt = OccurredAt,
@@ -97,7 +97,7 @@ internal sealed class WorkflowRow
     public string WorkflowId { get; init; } = "";
     public string WorkflowType { get; init; } = "";
     public string State { get; init; } = "";
-    public short Status { get; init; }
+    public long Status { get; init; }
     public long Sequence { get; init; }
     public byte[] HeadHash { get; init; } = [];
     public long CheckpointSequence { get; init; }
@@ -118,7 +118,7 @@ internal sealed class WorkflowRow
         Key = new WorkflowKey(Namespace, WorkflowId),
         WorkflowType = WorkflowType,
         State = State,
-        Status = (WorkflowStatus)Status,
+        Status = (WorkflowStatus)StoredByte.Of(Status),
         Sequence = Sequence,
         HeadHash = ToHash(HeadHash),
         CheckpointSequence = CheckpointSequence,
@@ -134,6 +134,12 @@ internal sealed class WorkflowRow
     };
 
     private static Hash ToHash(byte[]? bytes) => bytes?.Length == Hash.Size ? new Hash(bytes) : default;
+}
+
+/// <summary>A kind or status. What no byte holds was altered: it reads as 0, which is neither.</summary>
+internal static class StoredByte
+{
+    public static byte Of(long number) => number is >= byte.MinValue and <= byte.MaxValue ? (byte)number : (byte)0;
 }
 
 /// <summary>Metadata as a JSON object of strings, which both databases can search.</summary>
@@ -154,7 +160,8 @@ internal static class MetadataJson
             return Metadata.Empty;
         try
         {
-            return new Metadata(JsonSerializer.Deserialize<Dictionary<string, string>>(json, Options) ?? []);
+            var entries = JsonSerializer.Deserialize<Dictionary<string, string?>>(json, Options) ?? [];
+            return entries.ContainsValue(null) ? Metadata.Empty : new Metadata(entries!);
         }
         catch (JsonException)
         {

@@ -109,6 +109,7 @@ public sealed partial class SqliteLedgerStore
         : LedgerTransaction(state)
     {
         private bool _isOver;
+        private bool _isDisposed;
 
         public override Task CommitAsync(LedgerBatch batch)
         {
@@ -129,7 +130,7 @@ public sealed partial class SqliteLedgerStore
             }
             catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY or SQLitePCL.raw.SQLITE_FULL)
             {
-                // Not begun, or a frame had no room: without its last frame a transaction is none.
+                // Full means that a frame did not fit into the WAL: its last one, that with the commit, is not there.
                 return Task.FromException(Classify(e));
             }
             catch (SqliteException e)
@@ -142,6 +143,9 @@ public sealed partial class SqliteLedgerStore
 
         public override ValueTask DisposeAsync()
         {
+            if (_isDisposed)
+                return ValueTask.CompletedTask;
+            _isDisposed = true;
             if (_isOver)
                 connection.Dispose();
             else

@@ -98,7 +98,12 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
 
     public ValueTask DisposeAsync()
     {
-        SqliteConnection.ClearAllPools();
+        // The readers first: the last connection to close takes the WAL back into the file, and a reader cannot.
+        foreach (var connectionString in new[] { _readConnectionString, _writeConnectionString })
+        {
+            using var connection = new SqliteConnection(connectionString);
+            SqliteConnection.ClearPool(connection);
+        }
         _writing.Dispose();
         _serverLock.Dispose();
         if (_isTemporary)
@@ -144,7 +149,7 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
         {
             return new FileStream(path + ".lock", FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
         }
-        catch (IOException e)
+        catch (IOException e) when (e.GetType() == typeof(IOException) && File.Exists(path + ".lock"))
         {
             throw new StoreException(StoreFailure.Unusable,
                 $"The database {path} is in use by another server; a SQLite file serves one.", e);

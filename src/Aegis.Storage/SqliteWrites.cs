@@ -69,8 +69,11 @@ internal static class SqliteWrites
             connection.Execute(
                 """
                 INSERT INTO snapshot (namespace, workflow_id, sha256, content)
-                VALUES (@Namespace, @WorkflowId, @sha256, @content)
-                ON CONFLICT (namespace, workflow_id, sha256) DO NOTHING
+                SELECT @Namespace, @WorkflowId, @sha256, @content
+                WHERE NOT EXISTS (
+                    SELECT 1
+                    FROM snapshot
+                    WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sha256 = @sha256)
                 """,
                 new
                 {

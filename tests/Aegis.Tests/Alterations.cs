@@ -15,6 +15,8 @@ internal static class Alterations
             yield return ($"encoded {name}", FromBytes(stored, RecordFormat.Encode(record)));
             yield return ($"column and encoded {name}", stored with { Record = record, Encoded = RecordFormat.Encode(record) });
         }
+        yield return ("column to_state, beyond what can be encoded",
+            stored with { Record = stored.Record with { ToState = new string('x', 70_000) } });
         foreach (var (name, record) in Parts(stored.Record))
             yield return ($"values of {name}", stored with { Record = record });
         yield return ("hash", stored with { Hash = Hash.Of("another"u8) });
@@ -37,7 +39,6 @@ internal static class Alterations
         yield return ("lease_epoch", r with { LeaseEpoch = r.LeaseEpoch + 1 });
         yield return ("occurred_at", r with { OccurredAt = r.OccurredAt + 1 });
         yield return ("recorded_at", r with { RecordedAt = r.RecordedAt + 1 });
-        yield return ("a name beyond its length", r with { ToState = new string('x', 70_000) });
     }
 
     private static IEnumerable<(string Name, Record Record)> Parts(Record r)

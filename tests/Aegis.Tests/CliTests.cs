@@ -104,7 +104,7 @@ public sealed class CliTests(Database database)
     }
 
     [TestCase("case,activity\n,A\n", "Line 2: the column \"case\" is empty.")]
-    [TestCase("case,activity,when\nc,A,yesterday\n", "Line 2: \"yesterday\" in the column \"when\" is not a time.")]
+    [TestCase("case,activity,when\nc,A,yesterday\n", "Line 2: \"yesterday\" is not a time such as 2026-01-31T12:00:00+01:00.")]
     [TestCase("id,activity\nc,A\n", "The file has no column \"case\"; it has: id, activity.")]
     [TestCase("", "The file is empty.")]
     public async Task A_bad_event_log_is_refused_before_anything_is_sent(string csv, string message)
@@ -168,7 +168,7 @@ public sealed class CliTests(Database database)
         using (Assert.EnterMultipleScope())
         {
             Assert.That(verify.Code, Is.EqualTo(ExitCode.Violation));
-            Assert.That(verify.Output, Does.Contain("FIELD_MODIFIED").And.Contain("to_state: was \"NEW\", is \"STOLEN\""));
+            Assert.That(verify.Output, Does.Contain("FIELD_MODIFIED").And.Contain("to_state was \"NEW\", is \"STOLEN\""));
             Assert.That(health.Code, Is.EqualTo(ExitCode.Violation));
         }
     }
@@ -182,7 +182,7 @@ public sealed class CliTests(Database database)
 
         using (Assert.EnterMultipleScope())
         {
-            Assert.That(list.Output, Does.Contain("evil\\x1b[31m").And.Contain("[red]").And.Contain("[/]\\x07"));
+            Assert.That(list.Output, Does.Contain("evil\\u001b[31m").And.Contain("[red]").And.Contain("[/]\\u0007"));
             Assert.That(list.Output, Does.Not.Contain("\u001b"));
         }
     }

@@ -167,8 +167,12 @@ public sealed class LedgerBatchReplayTests
         erased = erased with { Record = erased.Record with { Person = null, Content = null, Snapshot = null } };
         var state = new BatchState
         {
-            LogId = Ask.LogId, LogSize = 10, LastRecordedAt = log.Now, Now = log.Now,
-            Workflows = [log.Head("w")], KnownRequests = [erased],
+            LogId = Ask.LogId,
+            LogSize = 10,
+            LastRecordedAt = log.Now,
+            Now = log.Now,
+            Workflows = [log.Head("w")],
+            KnownRequests = [erased],
         };
 
         var same = new LedgerBatch(state).Decide(Move(Parts("bob", "other", Ask.Metadata(), "other")));
@@ -185,7 +189,11 @@ public sealed class LedgerBatchReplayTests
         var record = log.Chain("w")[1];
         var state = new BatchState
         {
-            LogId = Ask.LogId, LogSize = 10, LastRecordedAt = log.Now, Now = log.Now, Workflows = [log.Head("w")],
+            LogId = Ask.LogId,
+            LogSize = 10,
+            LastRecordedAt = log.Now,
+            Now = log.Now,
+            Workflows = [log.Head("w")],
             KnownRequests = [record with { Record = record.Record with { ToState = "STOLEN" } }],
         };
 
@@ -201,7 +209,9 @@ public sealed class LedgerBatchReplayTests
         var source = log.Write(Ask.Start("source", parts: Ask.Parts(snapshot: "s"u8.ToArray()))).Record;
         var fork = Ask.Start("fork", "f", Ask.Parts(snapshot: "s"u8.ToArray())) with
         {
-            ForkedFrom = new ForkPoint("source", 1, source.Hash), StateFromFork = true, SnapshotFromFork = true,
+            ForkedFrom = new ForkPoint("source", 1, source.Hash),
+            StateFromFork = true,
+            SnapshotFromFork = true,
         };
         log.Write(fork);
 

@@ -40,7 +40,8 @@ public sealed class LedgerBatchTests
         var log = new MemoryLog();
 
         var written = log.Write(Ask.Start("w", parts: Ask.Parts("alice", "why", Ask.Metadata(("k", "v")), "state"u8.ToArray()))
-            with { Status = WorkflowStatus.Waiting, OccurredAt = 17 });
+            with
+        { Status = WorkflowStatus.Waiting, OccurredAt = 17 });
 
         var record = written.Record.Record;
         using (Assert.EnterMultipleScope())
@@ -190,7 +191,10 @@ public sealed class LedgerBatchTests
         // A command that is wrong in every way is refused for the first of them; each next case mends one.
         var wrong = Ask.Move("w", "OTHER", "X", "used") with
         {
-            KnownLogSize = 999, LeaseEpoch = 5, Expected = new Expectation(77, null), OccurredAt = 3,
+            KnownLogSize = 999,
+            LeaseEpoch = 5,
+            Expected = new Expectation(77, null),
+            OccurredAt = 3,
         };
         yield return Case(wrong, Reason.CursorAheadOfLog, closed: true);
         yield return Case(wrong with { KnownLogSize = 0 }, Reason.RequestIdReused, closed: true);
@@ -223,7 +227,9 @@ public sealed class LedgerBatchTests
         log.Write(Ask.Start("w", "used"));
         var wrong = Ask.Start("w", "used") with
         {
-            KnownLogSize = 999, InitialState = "OTHER", ForkRefusal = Refusal.NotFound(Ask.Key("source")),
+            KnownLogSize = 999,
+            InitialState = "OTHER",
+            ForkRefusal = Refusal.NotFound(Ask.Key("source")),
         };
 
         using (Assert.EnterMultipleScope())

@@ -4,6 +4,7 @@ using Dapper;
 using Google.Rpc;
 using Grpc.Core;
 using Microsoft.Data.Sqlite;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 using StatusCode = Grpc.Core.StatusCode;
 
@@ -70,14 +71,18 @@ public sealed class LedgerTests(Database database)
     {
         await using var server = await TestServer.StartAsync(database,
             KeyValuePair.Create("AEGIS_QUEUE_COMMANDS_MAX", "4"));
-        Task[] waiting;
+        var ledger = server.Services.GetRequiredService<Ledger>();
+        var waiting = new List<Task>();
         RpcException? refused;
         await using (await HeldLog.TakeAsync(server))
         {
-            waiting = [.. Enumerable.Range(0, 5).Select(_ => (Task)Given.WorkflowAsync(server))];
+            // One is taken and waits for the log; four fill the queue.
+            waiting.Add(Given.WorkflowAsync(server));
             await Task.Delay(500);
-            waiting = [.. waiting, .. Enumerable.Range(0, 20).Select(_ => (Task)Given.WorkflowAsync(server))];
-            refused = await Assert.ThrowsAsync<RpcException>(async () => await Task.WhenAll(waiting.Skip(5)));
+            waiting.AddRange(Enumerable.Range(0, 4).Select(_ => Given.WorkflowAsync(server)));
+            for (var until = DateTime.UtcNow.AddSeconds(10); ledger.QueueLength < 4 && DateTime.UtcNow < until;)
+                await Task.Delay(10);
+            refused = await Assert.ThrowsAsync<RpcException>(() => Given.WorkflowAsync(server));
         }
 
         using (Assert.EnterMultipleScope())
@@ -86,7 +91,7 @@ public sealed class LedgerTests(Database database)
             Assert.That(refused.GetRpcStatus()!.GetDetail<ErrorInfo>()!.Reason, Is.EqualTo("OVERLOADED"));
             Assert.That(refused.GetRpcStatus()!.GetDetail<RetryInfo>(), Is.Not.Null);
         }
-        await Task.WhenAll(waiting.Take(4));
+        await Task.WhenAll(waiting);
     }
 
     [Test]

@@ -10,17 +10,23 @@ namespace Aegis.Tests;
 internal static class Tampering
 {
     /// <summary>Runs SQL that both dialects understand, with all triggers off.</summary>
-    public static async Task RunAsync(TestServer server, string sql, object? parameters = null)
+    public static Task RunAsync(TestServer server, string sql, object? parameters = null) =>
+        RunAsync(server.Connection, sql, parameters);
+
+    /// <param name="database">As AEGIS_DATABASE names it.</param>
+    /// <param name="sql">What to run.</param>
+    /// <param name="parameters">Its parameters.</param>
+    public static async Task RunAsync(string database, string sql, object? parameters = null)
     {
-        if (server.Connection.StartsWith("sqlite:", StringComparison.Ordinal))
+        if (database.StartsWith("sqlite:", StringComparison.Ordinal))
         {
-            await using var sqlite = new SqliteConnection($"Data Source={server.Connection["sqlite:".Length..]};Pooling=False");
+            await using var sqlite = new SqliteConnection($"Data Source={database["sqlite:".Length..]};Pooling=False");
             foreach (var trigger in await sqlite.QueryAsync<string>("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
                 await sqlite.ExecuteAsync($"DROP TRIGGER {trigger}");
             await sqlite.ExecuteAsync(sql, parameters);
             return;
         }
-        await using var postgres = new NpgsqlConnection(server.Connection);
+        await using var postgres = new NpgsqlConnection(database);
         await postgres.OpenAsync();
         await postgres.ExecuteAsync("SET session_replication_role = replica");
         await postgres.ExecuteAsync(sql, parameters);

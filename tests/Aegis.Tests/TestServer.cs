@@ -3,6 +3,8 @@ using Aegis.Storage;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
@@ -29,10 +31,10 @@ internal sealed class TestServer : IAsyncDisposable
     private readonly WebApplication _app;
     private bool _isDisposed;
 
-    private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, bool ownsDatabase, int port)
+    private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, bool ownsDatabase)
     {
         (_app, Connection, _directory, _ownsDatabase) = (app, connection, directory, ownsDatabase);
-        Address = $"http://127.0.0.1:{port}";
+        Address = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.Single();
         Channel = GrpcChannel.ForAddress(Address);
         Workflows = new Pb.WorkflowService.WorkflowServiceClient(Channel);
         Recovery = new Pb.RecoveryService.RecoveryServiceClient(Channel);
@@ -92,8 +94,7 @@ internal sealed class TestServer : IAsyncDisposable
     private static async Task<TestServer> StartAsync(string connection, TemporaryDirectory? directory, bool ownsDatabase,
         IEnumerable<KeyValuePair<string, string>> settings)
     {
-        var port = FreePort.Next();
-        var app = AegisHost.Build(["--urls", $"http://127.0.0.1:{port}"], builder =>
+        var app = AegisHost.Build(["--urls", "http://127.0.0.1:0"], builder =>
         {
             // The developer's own variables must not reach the tests.
             builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -111,6 +112,6 @@ internal sealed class TestServer : IAsyncDisposable
         });
         await AegisHost.PrepareAsync(app);
         await app.StartAsync();
-        return new TestServer(app, connection, directory, ownsDatabase, port);
+        return new TestServer(app, connection, directory, ownsDatabase);
     }
 }

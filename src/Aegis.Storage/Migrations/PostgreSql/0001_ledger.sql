@@ -41,7 +41,10 @@ CREATE TABLE record (
 CREATE INDEX record_of_actor ON record (namespace, actor, log_index) WHERE actor <> '';
 CREATE INDEX record_of_principal ON record (namespace, principal, log_index) WHERE principal <> '';
 CREATE INDEX record_in_namespace ON record (namespace, log_index);
-CREATE INDEX record_with_snapshot ON record (namespace, workflow_id, sequence) WHERE snapshot_sha256 IS NOT NULL;
+-- What describes a snapshot can be erased; that there was one is in the encoded bytes, which end with snapshot_digest and
+-- previous_hash, 32 bytes each.
+CREATE INDEX record_with_snapshot ON record (namespace, workflow_id, sequence)
+    WHERE substring(encoded FROM octet_length(encoded) - 63 FOR 32) <> decode(repeat('00', 32), 'hex');
 
 -- Updated in place with every record: room in each page keeps the new version on it.
 CREATE TABLE workflow (
@@ -67,7 +70,7 @@ CREATE TABLE workflow (
 
 CREATE INDEX workflow_in_order_of_creation ON workflow (namespace, created_log_index);
 CREATE INDEX workflow_that_is_open ON workflow (namespace, created_log_index) WHERE status <= 2;
-CREATE INDEX workflow_with_metadata ON workflow USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}'::jsonb;
+CREATE INDEX workflow_with_metadata ON workflow USING gin (metadata jsonb_path_ops);
 
 CREATE TABLE lease (
     namespace   text   COLLATE "C" NOT NULL,
@@ -125,7 +128,8 @@ CREATE TABLE log_head (
 );
 
 -- The history is append-only, for everyone. The one change there is: values that a later ERASURE record of the same
--- chain takes away may become NULL, and nothing else with them.
+-- chain takes away may become NULL, and nothing else with them. What an ERASURE itself says stays, and so does all of
+-- the log's own history.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
@@ -154,7 +158,7 @@ BEGIN
        AND (NEW.person_salt IS NULL AND NEW.actor IS NULL AND NEW.principal IS NULL
             OR (NEW.person_salt, NEW.actor, NEW.principal)
                 IS NOT DISTINCT FROM (OLD.person_salt, OLD.actor, OLD.principal))
-       AND (NEW.content_salt IS NULL AND NEW.reason IS NULL AND NEW.metadata IS NULL
+       AND (NEW.content_salt IS NULL AND NEW.reason IS NULL AND NEW.metadata IS NULL AND OLD.kind <> 4
             OR (NEW.content_salt, NEW.reason, NEW.metadata)
                 IS NOT DISTINCT FROM (OLD.content_salt, OLD.reason, OLD.metadata))
        AND (NEW.snapshot_salt IS NULL AND NEW.snapshot_content_type IS NULL AND NEW.snapshot_size IS NULL
@@ -162,6 +166,7 @@ BEGIN
             OR (NEW.snapshot_salt, NEW.snapshot_content_type, NEW.snapshot_size, NEW.snapshot_sha256)
                 IS NOT DISTINCT FROM
                 (OLD.snapshot_salt, OLD.snapshot_content_type, OLD.snapshot_size, OLD.snapshot_sha256))
+       AND OLD.namespace <> 'aegis.system'
        AND has_erasure_after(OLD.namespace, OLD.workflow_id, OLD.sequence)
     THEN
         RETURN NEW;
