@@ -97,7 +97,7 @@ internal static class EventLog
             if (!cases.TryGetValue(id, out var events))
                 cases[id] = events = [];
             events.Add(new LoggedEvent(line, Required(row, stateIndex), actorIndex < 0 ? "" : row[actorIndex],
-                timeIndex < 0 ? null : TimeOf(line, columns.Time!, Required(row, timeIndex)),
+                timeIndex < 0 ? null : TimeOf(line, Required(row, timeIndex)),
                 [.. metadataIndexes.Where(i => row[i].Length > 0).Select(i => KeyValuePair.Create(header[i], row[i]))]));
 
             string Required(string[] row, int index) =>
@@ -120,13 +120,13 @@ internal static class EventLog
     private static int LineOf(IParser parser) =>
         parser.RawRow - parser.RawRecord.AsSpan().TrimEnd("\r\n").Count('\n');
 
-    private static DateTimeOffset TimeOf(int line, string column, string text)
+    private static DateTimeOffset TimeOf(int line, string text)
     {
         if (!Inputs.TryTime(text, out var time))
-            throw Wrong(line, $"\"{text}\" in the column \"{column}\" is not a time");
+            throw Wrong(line, $"\"{text}\" is not a time such as 2026-01-31T12:00:00+01:00");
         return time > DateTimeOffset.UnixEpoch
             ? time
-            : throw Wrong(line, $"\"{text}\" in the column \"{column}\" is before 1970 and cannot be recorded");
+            : throw Wrong(line, $"\"{text}\" is before 1970 and cannot be recorded");
     }
 
     private static UsageException Wrong(int line, string problem) => new($"Line {line}: {problem}.");

@@ -153,7 +153,7 @@ internal sealed class Output
         foreach (var c in text)
         {
             if (IsUnsafe(c))
-                clean.Append(c < 256 ? $"\\x{(int)c:x2}" : $"\\u{(int)c:x4}");
+                clean.Append(CultureInfo.InvariantCulture, $"\\u{(int)c:x4}");
             else
                 clean.Append(c);
         }
