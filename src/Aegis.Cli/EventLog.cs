@@ -126,7 +126,7 @@ internal static class EventLog
             throw Wrong(line, $"\"{text}\" is not a time such as 2026-01-31T12:00:00+01:00");
         return time > DateTimeOffset.UnixEpoch
             ? time
-            : throw Wrong(line, $"\"{text}\" is not after 1970, and earlier times cannot be recorded");
+            : throw Wrong(line, $"\"{text}\" is before 1970 and cannot be recorded");
     }
 
     private static UsageException Wrong(int line, string problem) => new($"Line {line}: {problem}.");

@@ -1,4 +1,3 @@
-using System.Net.Sockets;
 using Google.Rpc;
 using Grpc.Core;
 using StatusCode = Grpc.Core.StatusCode;
@@ -21,10 +20,12 @@ internal sealed record Failure(
     public static Failure OfNoCheckpoint(string id) => new(Cli.ExitCode.NotFound, "NOT_FOUND", "CHECKPOINT_NOT_FOUND",
         $"{id} has no checkpoint, so that there is no snapshot to write.", NoMetadata);
 
-    public static Failure Of(Exception e) => e switch
+    /// <param name="e">What ended the command.</param>
+    /// <param name="server">Where the server should be; told when it is not there.</param>
+    public static Failure Of(Exception e, string server = "") => e switch
     {
-        WriteException write => OfWrite(write),
-        RpcException rpc => OfService(rpc),
+        WriteException write => OfWrite(write, server),
+        RpcException rpc => OfService(rpc, server),
         UsageException => OfUsage(e.Message),
         OperationCanceledException => new(Cli.ExitCode.Interrupted, "INTERRUPTED", "", "Interrupted.", NoMetadata),
         OutputException { IsClosed: true } => new(Cli.ExitCode.OutputClosed, "OUTPUT", "", e.Message, NoMetadata),
@@ -45,9 +46,9 @@ internal sealed record Failure(
             : text;
     }
 
-    private static Failure OfWrite(WriteException e)
+    private static Failure OfWrite(WriteException e, string server)
     {
-        var failure = OfService(e.Cause);
+        var failure = OfService(e.Cause, server);
         return failure.ExitCode == Cli.ExitCode.Unavailable && e.RequestId.Length > 0
             ? failure with
             {
@@ -58,15 +59,19 @@ internal sealed record Failure(
             : failure;
     }
 
-    private static Failure OfService(RpcException e)
+    private static Failure OfService(RpcException e, string server)
     {
         var info = e.GetRpcStatus()?.GetDetail<ErrorInfo>();
         var message = e.Status.Detail.Length > 0 ? e.Status.Detail : "The service gave no reason.";
+        // The library wraps what happened several times, and each says it again.
+        if (info is null && e.Status.DebugException is { } cause)
+            message = cause.GetBaseException().Message;
         // Without a reason it was not the service that spoke.
+        var at = server.Length > 0 ? $"The server at {server}" : "The server";
         if (info is null && e.StatusCode == StatusCode.Unavailable)
-            message = $"The server cannot be reached: {CauseOf(e) ?? message}";
+            message = $"{at} cannot be reached: {message}";
         else if (info is null && e.StatusCode == StatusCode.DeadlineExceeded)
-            message = "The server did not answer in time; see --timeout.";
+            message = $"{at} did not answer in time; see --timeout.";
         if (!message.EndsWith('.'))
             message += ".";
         return new(ExitCodeOf(e.StatusCode), Output.Name(e.StatusCode), info?.Reason ?? "", message,
@@ -81,16 +86,6 @@ internal sealed record Failure(
         StatusCode.Unavailable or StatusCode.DeadlineExceeded => Cli.ExitCode.Unavailable,
         _ => Cli.ExitCode.Failed,
     };
-
-    private static string? CauseOf(RpcException e)
-    {
-        for (var cause = e.Status.DebugException; cause is not null; cause = cause.InnerException)
-        {
-            if (cause is SocketException)
-                return cause.Message;
-        }
-        return null;
-    }
 }
 
 /// <summary>The command line, or a file it names, cannot be used.</summary>

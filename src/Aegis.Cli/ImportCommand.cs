@@ -27,16 +27,26 @@ internal static class ImportCommand
             await using var stream = Inputs.Open(session.Get(file));
             var options = new Pb.ImportOptions { TakeOver = session.Get(takeOver), AllowUnproven = session.Get(unproven) };
             var answers = new List<Pb.ImportWorkflowsResponse>();
-            await session.Output.ProgressAsync("Importing", stream.CanSeek ? stream.Length : 0,
-                advance => ImportAsync(session, stream, options, advance, answers));
-            foreach (var refused in answers.Where(a => a.Outcome == Pb.ImportOutcome.Refused))
-                session.Output.Line($"{refused.Namespace}/{refused.WorkflowId} refused: {refused.Reason}: {refused.Message}");
-            var counts = answers.CountBy(a => a.Outcome).OrderBy(c => c.Key).ToList();
-            session.Output.Line(counts.Count == 0
-                ? "The export holds no workflows."
-                : string.Join(", ", counts.Select(c => $"{c.Value} {Output.Name(c.Key)}")));
-            return counts.Any(c => c.Key == Pb.ImportOutcome.Refused) ? ExitCode.Conflict : ExitCode.Success;
+            try
+            {
+                await session.Output.ProgressAsync("Importing", stream.CanSeek ? stream.Length : 0,
+                    advance => ImportAsync(session, stream, options, advance, answers));
+            }
+            finally
+            {
+                // Also of an import that broke off: what was taken stays.
+                Tell(session.Output, answers);
+            }
+            return answers.Any(a => a.Outcome == Pb.ImportOutcome.Refused) ? ExitCode.Conflict : ExitCode.Success;
         }, file, takeOver, unproven);
+    }
+
+    private static void Tell(Output output, List<Pb.ImportWorkflowsResponse> answers)
+    {
+        foreach (var refused in answers.Where(a => a.Outcome == Pb.ImportOutcome.Refused))
+            output.Line($"{refused.Namespace}/{refused.WorkflowId} refused: {refused.Reason}: {refused.Message}");
+        var counts = answers.CountBy(a => a.Outcome).OrderBy(c => c.Key).Select(c => $"{c.Value} {Output.Name(c.Key)}").ToList();
+        output.Line(counts.Count == 0 ? "No workflows came in." : string.Join(", ", counts));
     }
 
     private static async Task ImportAsync(Session session, Stream stream, Pb.ImportOptions options, Action<double> advance,

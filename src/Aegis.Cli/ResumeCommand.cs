@@ -22,7 +22,7 @@ internal static class ResumeCommand
     private static readonly Option<ulong> Max = new("--max") { Description = "Of all: how many at most; 0 for all.", HelpName = "N" };
     private static readonly Option<bool> OmitSnapshots = new("--omit-snapshots")
     {
-        Description = "Of all, with --json: leave the snapshots' content out.",
+        Description = "Of all: leave the snapshots' content out, and unverified.",
     };
     private static readonly Option<string?> SnapshotOut = Inputs.Text("--snapshot-out", "FILE",
         "Of one: write its snapshot to this file, or to standard output for - and print nothing else.");
@@ -89,7 +89,7 @@ internal static class ResumeCommand
             LeaseDuration = Inputs.LeaseDurationOf(session.Get(Duration)),
             TakeOverOwn = session.Get(TakeOverOwn),
             MaxWorkflows = session.Get(Max),
-            OmitSnapshots = !session.Output.IsJson || session.Get(OmitSnapshots),
+            OmitSnapshots = session.Get(OmitSnapshots),
         }, session.Streaming);
         var code = ExitCode.Success;
         await foreach (var message in call.ResponseStream.ReadAllAsync(session.Cancellation))

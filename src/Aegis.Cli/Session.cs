@@ -81,6 +81,7 @@ internal sealed class Session : IDisposable
         where T : IMessage
     {
         var options = Unary;
+        RpcException? before = null;
         for (var delay = RetryDelayMin; ; delay = Min(delay * 2, RetryDelayMax))
         {
             try
@@ -91,7 +92,11 @@ internal sealed class Session : IDisposable
             {
                 var wait = DelayAfter(e, delay);
                 if (wait is null || DateTime.UtcNow + wait > options.Deadline)
-                    throw new WriteException(e, requestId);
+                {
+                    // That the time was over tells less than why it was not enough.
+                    throw new WriteException(e.StatusCode == StatusCode.DeadlineExceeded ? before ?? e : e, requestId);
+                }
+                before = e;
                 TellRetry(e);
                 await Task.Delay(wait.Value, Cancellation);
             }
@@ -124,7 +129,7 @@ internal sealed class Session : IDisposable
 #pragma warning restore CA1031
             {
                 var isInterrupted = cancellationToken.IsCancellationRequested && e is RpcException { StatusCode: StatusCode.Cancelled };
-                var failure = Failure.Of(isInterrupted ? new OperationCanceledException() : e);
+                var failure = Failure.Of(isInterrupted ? new OperationCanceledException() : e, parsed.GetValue(GlobalOptions.Server)!);
                 output.Fail(failure);
                 return failure.ExitCode;
             }

@@ -18,13 +18,14 @@ internal static class ShowCommand
                 var workflow = (await session.Workflows.GetWorkflowAsync(
                     new Pb.GetWorkflowRequest { Namespace = session.Namespace, WorkflowId = session.Get(id) },
                     session.Unary)).Workflow;
+                // Told before the records are read, which fails when they were altered.
+                Tell(session.Output, workflow);
                 var records = await RecordsAsync(session, workflow.WorkflowId);
                 if (session.Output.IsJson)
                 {
                     session.Output.Document($"{{ \"workflow\": {Output.ToJson(workflow)}, "
                         + $"\"records\": [{string.Join(", ", records.Select(Output.ToJson))}] }}");
                 }
-                Tell(session.Output, workflow);
                 session.Output.Table(["seq", "when", new("what", Wraps: true), new("actor", Wraps: true), "hash"], records.Select(r =>
                     new[] { $"{r.Sequence}", Output.Time(r.OccurredAt ?? r.RecordedAt), Details(r), r.Actor, Output.Hex(r.Hash, 4) }));
                 return ExitCode.Success;

@@ -75,7 +75,7 @@ internal static class VerifyCommand
             session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
             foreach (var difference in violation.Differences)
             {
-                session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "not known any more")}, "
+                session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
                     + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
             }
         }

@@ -35,7 +35,7 @@ internal static class ChainRules
 
     /// <summary>How a stored head differs from the one that the records give.</summary>
     public static IReadOnlyList<Difference> HeadDifferences(
-        Workflow head, Record last, Hash hash, long checkpointSequence, Record? first)
+        Workflow head, Record last, Hash hash, long checkpointSequence, StoredRecord? start)
     {
         var differences = new List<Difference>();
         Compare("workflow_type", last.WorkflowType, head.WorkflowType);
@@ -44,9 +44,10 @@ internal static class ChainRules
         Compare("sequence", Refusal.Text(last.Sequence), Refusal.Text(head.Sequence));
         Compare("head_hash", hash.ToString(), head.HeadHash.ToString());
         Compare("updated_at", Refusal.Text(last.RecordedAt), Refusal.Text(head.UpdatedAt));
-        if (first is not null)
+        if (start is { Record: var first })
         {
             Compare("checkpoint_sequence", Refusal.Text(checkpointSequence), Refusal.Text(head.CheckpointSequence));
+            Compare("created_log_index", Refusal.Text(start.LogIndex), Refusal.Text(head.CreatedLogIndex));
             Compare("created_at", Refusal.Text(first.RecordedAt), Refusal.Text(head.CreatedAt));
             // Altered or erased values of record 1 say nothing about the head.
             if ((first.Content is { } c ? Recomputed.Of(c) : default) == first.ContentDigest)

@@ -26,7 +26,7 @@ public sealed class ChainVerifier
     private long _next;
     private long _leaseEpoch;
     private long _checkpointSequence;
-    private Record? _first;
+    private StoredRecord? _first;
     // False once a record is missing or out of place: what only the whole chain can give is then not known.
     private bool _isWhole = true;
 
@@ -75,7 +75,7 @@ public sealed class ChainVerifier
             _next++;
             return;
         }
-        _first ??= _next == 1 ? record : null;
+        _first ??= _next == 1 ? stored with { Record = record } : null;
         if (sound)
             CheckRules(stored, record, formerAlternative);
         CheckParts(stored, record);
@@ -163,7 +163,7 @@ public sealed class ChainVerifier
         if (fromFields == stored.Hash && fromBytes == stored.Hash)
             return true;
 
-        var decoded = TryDecode(stored.Encoded.Span);
+        var decoded = RecordFormat.TryDecode(stored.Encoded.Span);
         if (fromBytes == stored.Hash && decoded is not null)
         {
             record = decoded with
@@ -304,17 +304,5 @@ public sealed class ChainVerifier
     {
         if (_violations.Count < ViolationsMax)
             _violations.Add(violation);
-    }
-
-    private static Record? TryDecode(ReadOnlySpan<byte> encoded)
-    {
-        try
-        {
-            return RecordFormat.Decode(encoded);
-        }
-        catch (FormatException)
-        {
-            return null;
-        }
     }
 }

@@ -42,7 +42,11 @@ public sealed partial class LedgerBatch
         _state = state;
         _workflows = state.Workflows.ToDictionary(w => w.Key);
         foreach (var known in state.KnownRequests)
-            _requests[RecordFormat.RequestKey(known.Record.Key, known.Record.RequestId)] = known;
+        {
+            // Under the id that was recorded: one that was altered since must be met, not missed and done again.
+            var recorded = RecordFormat.TryDecode(known.Encoded.Span) ?? known.Record;
+            _requests[RecordFormat.RequestKey(recorded.Key, recorded.RequestId)] = known;
+        }
         LogId = state.LogId;
         LastRecordedAt = state.LastRecordedAt;
     }

@@ -92,6 +92,19 @@ public static class RecordFormat
         return record;
     }
 
+    /// <summary>The record, or null where the bytes are none.</summary>
+    public static Record? TryDecode(ReadOnlySpan<byte> encoded)
+    {
+        try
+        {
+            return Decode(encoded);
+        }
+        catch (FormatException)
+        {
+            return null;
+        }
+    }
+
     /// <summary>The hash of an encoded record: leaf of the log and link of the chain.</summary>
     public static Hash HashOf(ReadOnlySpan<byte> encoded)
     {

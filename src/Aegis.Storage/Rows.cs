@@ -40,7 +40,7 @@ internal sealed class RecordRow
     /// </summary>
     public StoredRecord ToStoredRecord()
     {
-        var decoded = Decode();
+        var decoded = RecordFormat.TryDecode(Encoded);
         var record = new Record
         {
             LogId = LogId,
@@ -70,18 +70,6 @@ internal sealed class RecordRow
                     ToHash(SnapshotSha256)),
         };
         return new StoredRecord(record, Encoded, ToHash(Hash), LogIndex);
-    }
-
-    private Record? Decode()
-    {
-        try
-        {
-            return RecordFormat.Decode(Encoded);
-        }
-        catch (FormatException)
-        {
-            return null;
-        }
     }
 
     /// <summary>A salt or hash of another length was altered; what it becomes matches nothing.</summary>

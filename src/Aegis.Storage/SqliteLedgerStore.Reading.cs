@@ -18,26 +18,50 @@ public sealed partial class SqliteLedgerStore
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(connection =>
         [.. connection.Query<WorkflowRow>(
-            """
-            SELECT *
-            FROM workflow_and_lease AS w
-            WHERE namespace = @Namespace
-              AND created_log_index > @afterLogIndex
-              AND (@types IS NULL OR workflow_type IN (SELECT value FROM json_each(@types)))
-              AND (@states IS NULL OR state IN (SELECT value FROM json_each(@states)))
-              AND (@statuses IS NULL OR status IN (SELECT value FROM json_each(@statuses)))
-              AND (@UpdatedBefore IS NULL OR updated_at < @UpdatedBefore)
-              AND (@UpdatedAfter IS NULL OR updated_at >= @UpdatedAfter)
-              AND (@metadata IS NULL OR NOT EXISTS (
-                  SELECT 1
-                  FROM json_each(@metadata) AS wanted
-                  WHERE NOT EXISTS (
-                      SELECT 1
-                      FROM json_each(w.metadata) AS had
-                      WHERE had.key = wanted.key AND had.value = wanted.value)))
-            ORDER BY created_log_index
-            LIMIT @limit
-            """,
+            // What is open has an index of its own, which SQLite takes only where the query says so itself: a worker must find
+            // what is pending among any number of closed workflows.
+            filter.Statuses.Count > 0 && !filter.Statuses.Any(s => s.IsClosed())
+                ? """
+                  SELECT *
+                  FROM workflow_and_lease AS w
+                  WHERE namespace = @Namespace
+                    AND created_log_index > @afterLogIndex
+                    AND status <= 2
+                    AND status IN (SELECT value FROM json_each(@statuses))
+                    AND (@types IS NULL OR workflow_type IN (SELECT value FROM json_each(@types)))
+                    AND (@states IS NULL OR state IN (SELECT value FROM json_each(@states)))
+                    AND (@UpdatedBefore IS NULL OR updated_at < @UpdatedBefore)
+                    AND (@UpdatedAfter IS NULL OR updated_at >= @UpdatedAfter)
+                    AND (@metadata IS NULL OR NOT EXISTS (
+                        SELECT 1
+                        FROM json_each(@metadata) AS wanted
+                        WHERE NOT EXISTS (
+                            SELECT 1
+                            FROM json_each(w.metadata) AS had
+                            WHERE had.key = wanted.key AND had.value = wanted.value)))
+                  ORDER BY created_log_index
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT *
+                  FROM workflow_and_lease AS w
+                  WHERE namespace = @Namespace
+                    AND created_log_index > @afterLogIndex
+                    AND (@types IS NULL OR workflow_type IN (SELECT value FROM json_each(@types)))
+                    AND (@states IS NULL OR state IN (SELECT value FROM json_each(@states)))
+                    AND (@statuses IS NULL OR status IN (SELECT value FROM json_each(@statuses)))
+                    AND (@UpdatedBefore IS NULL OR updated_at < @UpdatedBefore)
+                    AND (@UpdatedAfter IS NULL OR updated_at >= @UpdatedAfter)
+                    AND (@metadata IS NULL OR NOT EXISTS (
+                        SELECT 1
+                        FROM json_each(@metadata) AS wanted
+                        WHERE NOT EXISTS (
+                            SELECT 1
+                            FROM json_each(w.metadata) AS had
+                            WHERE had.key = wanted.key AND had.value = wanted.value)))
+                  ORDER BY created_log_index
+                  LIMIT @limit
+                  """,
             new
             {
                 filter.Namespace,

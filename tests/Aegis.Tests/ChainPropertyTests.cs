@@ -138,6 +138,7 @@ public sealed class ChainPropertyTests
             ("checkpoint_sequence", head with { CheckpointSequence = head.CheckpointSequence + 1 }),
             ("metadata", head with { Metadata = new Metadata([.. head.Metadata, new("new", "entry")]) }),
             ("forked_from", head with { ForkedFrom = new ForkPoint("x", 1, Hash.Of("x"u8)) }),
+            ("created_log_index", head with { CreatedLogIndex = head.CreatedLogIndex + 1 }),
             ("created_at", head with { CreatedAt = head.CreatedAt + 1 }),
             ("updated_at", head with { UpdatedAt = head.UpdatedAt + 1 }),
         ];

@@ -161,6 +161,18 @@ public abstract partial class LedgerStoreContract
         Assert.That(violations[0].ExpectedHash, Is.EqualTo(forged.Hash));
     }
 
+    [TestCase("request_id = 'another'")]
+    [TestCase("to_state = 'STOLEN'")]
+    [TestCase("actor = 'mallory'")]
+    public async Task A_record_that_was_altered_answers_no_request(string change)
+    {
+        await TamperAsync($"UPDATE record SET {change} WHERE workflow_id = 'w' AND sequence = 2");
+
+        var outcome = (await WriteAsync(Store, Ask.Move("w", "NEW", "PAID", "pay", Ask.Parts("bob", snapshot: "state"u8.ToArray()))))[0];
+
+        Assert.That((outcome as Refused)?.Refusal.Reason, Is.EqualTo(Reason.ChainBroken), "Neither replayed nor done again.");
+    }
+
     [Test]
     public async Task Snapshots_that_were_changed_or_deleted_are_named()
     {
@@ -178,6 +190,7 @@ public abstract partial class LedgerStoreContract
     [TestCase("head_hash = '\\x00'", "head_hash")]
     [TestCase("checkpoint_sequence = 0", "checkpoint_sequence")]
     [TestCase("created_at = 1", "created_at")]
+    [TestCase("created_log_index = 99", "created_log_index")]
     public async Task An_edited_head_is_named(string change, string field)
     {
         var violation = await TamperAsync(

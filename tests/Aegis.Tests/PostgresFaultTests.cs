@@ -148,6 +148,19 @@ public sealed class PostgresFaultTests
     }
 
     [Test]
+    public async Task No_password_is_told()
+    {
+        await using var store = PostgresLedgerStore.Open("Host=db;Username=u;Password=secret;Database=d");
+
+        Assert.That(store.Location, Is.EqualTo("db:5432/d"));
+        foreach (var wrong in new[] { "Password=secret", "Host=db;Password=secret;Nonsense=1", "Password=secret;Port=none", "secret" })
+        {
+            Assert.That(() => PostgresLedgerStore.Open(wrong), Throws.TypeOf<StoreException>()
+                .With.Property(nameof(StoreException.Failure)).EqualTo(StoreFailure.Unusable).And.Message.Not.Contains("secret"), wrong);
+        }
+    }
+
+    [Test]
     public async Task A_database_that_is_not_there_is_unusable()
     {
         var database = await PostgresCluster.CreateDatabaseAsync();

@@ -1,4 +1,5 @@
 using System.Data.Common;
+using System.Diagnostics;
 using Aegis.Core;
 using Aegis.Storage;
 using Dapper;
@@ -135,6 +136,39 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
     }
 
     [Test]
+    public async Task What_is_pending_is_found_among_any_number_of_closed_workflows()
+    {
+        await using var connection = await ConnectAsync();
+        await connection.ExecuteAsync(
+            """
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+            INSERT INTO workflow (namespace, workflow_id, workflow_type, state, status, sequence, head_hash, checkpoint_sequence,
+                metadata, created_log_index, created_at, updated_at, importing)
+            SELECT 'default', 'w' || i, 'order', 'DONE', iif(i = 200000, 1, 3), 1, x'00', 0, '{}', i, i, i, 0 FROM n
+            """);
+        var (all, open) = (new WorkflowFilter(Ask.Namespace) { States = ["DONE"], WorkflowTypes = ["none"] },
+            new WorkflowFilter(Ask.Namespace) { Statuses = [WorkflowStatus.Running, WorkflowStatus.Waiting] });
+
+        var read = await FastestAsync(all);
+        var pending = await FastestAsync(open);
+
+        Assert.That((await Store.ListWorkflowsAsync(open, -1, 100, default)).Select(w => w.Key.WorkflowId), Is.EqualTo(new[] { "w200000" }));
+        Assert.That(pending, Is.LessThan(read / 5), "Far less than reading all.");
+
+        async Task<TimeSpan> FastestAsync(WorkflowFilter filter)
+        {
+            var fastest = TimeSpan.MaxValue;
+            for (var i = 0; i < 3; i++)
+            {
+                var watch = Stopwatch.StartNew();
+                await Store.ListWorkflowsAsync(filter, -1, 100, default);
+                fastest = watch.Elapsed < fastest ? watch.Elapsed : fastest;
+            }
+            return fastest;
+        }
+    }
+
+    [Test]
     public async Task A_backup_can_be_read_while_the_server_runs()
     {
         await WriteAsync(Ask.Start("w"));
@@ -170,15 +204,17 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
             .And.Message.Not.Contains("another server"));
     }
 
-    [Test]
-    public async Task A_full_disk_stores_nothing_and_is_told()
+    // So large that it is written before the commit, and so small that it is written in the commit.
+    [TestCase(2 << 20)]
+    [TestCase(200 << 10)]
+    public async Task A_full_disk_stores_nothing_and_is_told(int bytes)
     {
         await using var disk = await TinyDisk.MountAsync("4m");
         await using var store = SqliteLedgerStore.Open(Path.Combine(disk.Path, "aegis.db"), TimeProvider.System);
         await store.MigrateAsync(default);
         await WriteAsync(store, new OpenLogCommand(Ask.LogId, Ask.Parts()));
 
-        await FullDisk.MeetAsync(store, 2 << 20, () => disk.Fill(), () => disk.Free());
+        await FullDisk.MeetAsync(store, bytes, disk.Fill, disk.Free);
     }
 
     private static string FileOf(string database) => database["sqlite:".Length..];
