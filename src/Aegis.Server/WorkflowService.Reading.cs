@@ -85,8 +85,8 @@ public sealed partial class WorkflowService
             Principal = request.Principal.Length == 0
                 ? null
                 : fields.Text("principal", request.Principal, Limits.PrincipalBytesMax),
-            RecordedAfter = fields.Time("recorded_after", request.RecordedAfter),
-            RecordedBefore = fields.Time("recorded_before", request.RecordedBefore),
+            RecordedAfter = fields.Bound("recorded_after", request.RecordedAfter),
+            RecordedBefore = fields.Bound("recorded_before", request.RecordedBefore),
         };
         if (workflowId.Length > 0 && filter != new RecordFilter { Namespace = @namespace })
             fields.Wrong("workflow_id", "cannot be combined with actor, principal, recorded_after or recorded_before");
