@@ -22,7 +22,7 @@ internal static class ResumeCommand
     private static readonly Option<ulong> Max = new("--max") { Description = "Of all: how many at most; 0 for all.", HelpName = "N" };
     private static readonly Option<bool> OmitSnapshots = new("--omit-snapshots")
     {
-        Description = "Of all: leave the snapshots' content out, and unverified.",
+        Description = "Of all: leave the snapshots' content out, verified all the same.",
     };
     private static readonly Option<string?> SnapshotOut = Inputs.Text("--snapshot-out", "FILE",
         "Of one: write its snapshot to this file, or to standard output for - and print nothing else.");

@@ -12,7 +12,7 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
     private const int PageSize = 500;
 
     /// <summary>A workflow to go on with: its newest checkpoint, and the records since, cut by bytes.</summary>
-    public async Task<ResumedChain> ResumeAsync(Workflow workflow, bool withSnapshot, int bytesMax,
+    public async Task<ResumedChain> ResumeAsync(Workflow workflow, int bytesMax,
         CancellationToken cancellationToken)
     {
         var from = Math.Max(1, workflow.CheckpointSequence);
@@ -43,9 +43,7 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
             next = page[^1].Record.Sequence + 1;
         }
         Demand(verifier.Complete(workflow));
-        var snapshot = checkpoint is not null && withSnapshot
-            ? await SnapshotOfAsync(checkpoint, cancellationToken)
-            : null;
+        var snapshot = checkpoint is null ? null : await SnapshotOfAsync(checkpoint, cancellationToken);
         return new ResumedChain(checkpoint, snapshot, since, isCut);
     }
 
@@ -196,7 +194,7 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
 
 /// <summary>A chain that verified back to its checkpoint.</summary>
 /// <param name="Checkpoint">Null when there is none.</param>
-/// <param name="Snapshot">Null when there is none, or it was not asked for.</param>
+/// <param name="Snapshot">Null when there is none.</param>
 /// <param name="RecordsSince">The records after the checkpoint, as far as they fit.</param>
 /// <param name="IsCut">Whether they did not all fit.</param>
 public sealed record ResumedChain(

@@ -213,12 +213,12 @@ public sealed partial class RecoveryService(
     {
         // The snapshot's size is not known yet: what the largest leaves is always free for records.
         const int recordBytesMax = Limits.ResponseBytesMax - ResponseOverhead - Limits.SnapshotBytesMax;
-        var chain = await chains.ResumeAsync(workflow, withSnapshot, recordBytesMax, cancellationToken);
+        var chain = await chains.ResumeAsync(workflow, recordBytesMax, cancellationToken);
         var response = new Pb.ResumeWorkflowResponse { Workflow = workflow.ToPb(), MoreRecords = chain.IsCut };
         if (chain.Checkpoint is { } checkpoint)
         {
             response.Checkpoint = new Pb.Checkpoint { Record = checkpoint.ToPb() };
-            if (chain.Snapshot is { } content)
+            if (withSnapshot && chain.Snapshot is { } content)
                 response.Checkpoint.Snapshot = Mapping.ToPb(checkpoint.Record.Snapshot!, content);
         }
         foreach (var record in chain.RecordsSince)

@@ -268,6 +268,22 @@ public sealed class TamperTests(Database database)
         }
     }
 
+    [TestCase(false)]
+    [TestCase(true)]
+    public async Task A_workflow_whose_snapshot_was_altered_is_not_resumed_with_it_or_without(bool omitSnapshots)
+    {
+        await using var server = await TestServer.StartAsync(database);
+        var id = await ChainAsync(server);
+        await Tampering.RunAsync(server, "UPDATE snapshot SET content = @content WHERE workflow_id = @id",
+            new { id, content = "forged"u8.ToArray() });
+
+        using var call = server.Recovery.ResumePendingWorkflows(
+            new Pb.ResumePendingWorkflowsRequest { Owner = "w", OmitSnapshots = omitSnapshots });
+        await call.ResponseStream.MoveNext(CancellationToken.None);
+
+        Assert.That(call.ResponseStream.Current.Failed?.Reason, Is.EqualTo("SNAPSHOT_CORRUPT"));
+    }
+
     [Test]
     public async Task Only_integrity_stops_serving_until_it_verifies_again()
     {
