@@ -9,7 +9,8 @@ public sealed partial class Ledger
     /// <summary>How long it is tried to make sure of an unknown outcome before the callers are told so.</summary>
     private static readonly TimeSpan ConfirmPatience = TimeSpan.FromSeconds(20);
 
-    private static readonly TimeSpan ConfirmDelayMax = TimeSpan.FromSeconds(1);
+    /// <summary>Short, since all callers wait: it is most of what a restart of the database costs them.</summary>
+    private static readonly TimeSpan ConfirmDelayMax = TimeSpan.FromMilliseconds(250);
 
     private async Task RecoverAsync(IReadOnlyList<Pending> commands, LedgerBatch? batch, Outcome[] outcomes,
         StoreException e, bool isSecondTry)

@@ -24,6 +24,8 @@ public sealed partial class PostgresLedgerStore
         catch (Exception e)
         {
             await DiscardAsync(connection);
+            if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
+                await EndSilentHolderAsync();
             if (e is NpgsqlException or TimeoutException)
                 throw Failed(e);
             throw;
@@ -47,6 +49,8 @@ public sealed partial class PostgresLedgerStore
         }
         catch (Exception e) when (e is NpgsqlException or TimeoutException)
         {
+            if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
+                await EndSilentHolderAsync();
             throw Failed(e);
         }
         finally
@@ -74,6 +78,31 @@ public sealed partial class PostgresLedgerStore
         var found = await results.ReadSingleOrDefaultAsync<byte[]>();
         await results.ReadAsync<string>();
         return found;
+    }
+
+    /// <summary>
+    /// Ends the session that holds the log and has long had nothing from its server, which froze, or its connection went
+    /// silent. Between statements PostgreSQL does so by itself; a session that waits for the rest of a batch of which it has the
+    /// beginning has no timeout. Nothing of such a batch is stored, and its server, once it goes on, finds that out.
+    /// </summary>
+    private async Task EndSilentHolderAsync()
+    {
+        try
+        {
+            await using var connection = await _reader.OpenConnectionAsync();
+            await connection.ExecuteAsync(
+                """
+                SELECT pg_terminate_backend(holder.pid)
+                FROM log_lock
+                JOIN pg_stat_activity AS holder ON holder.backend_xid = log_lock.xmax
+                WHERE holder.wait_event = 'ClientRead'
+                  AND holder.state_change < clock_timestamp() - interval '5 seconds'
+                """);
+        }
+        catch (Exception e) when (e is NpgsqlException or TimeoutException)
+        {
+            // Whoever waits for the log is told that it is not to be had, and tries again.
+        }
     }
 
     private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,

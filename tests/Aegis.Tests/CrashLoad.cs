@@ -11,7 +11,7 @@ using Pb = Aegis.V1;
 /// Callers that start workflows and move them, as a good client does: every write has a request_id and is retried with it
 /// while the service is away. Remembers what was acknowledged, to look for it afterwards.
 /// </summary>
-internal sealed class CrashLoad(GrpcChannel channel)
+internal sealed class CrashLoad(GrpcChannel channel, string name = "load")
 {
     private const int MovesPerWorkflow = 10;
 
@@ -74,7 +74,7 @@ internal sealed class CrashLoad(GrpcChannel channel)
 
     private async Task OneWorkflowAsync(DateTime until)
     {
-        var id = $"load-{Interlocked.Increment(ref _started)}";
+        var id = $"{name}-{Interlocked.Increment(ref _started)}";
         var started = await RetryAsync(async () => (await _workflows.StartWorkflowAsync(new Pb.StartWorkflowRequest
         {
             WorkflowId = id,

@@ -17,6 +17,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     private TcpListener? _listener;
     private Rule? _armed;
     private TaskCompletionSource? _repliesHeld;
+    private TaskCompletionSource _silence = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _accepted;
     private int _roundTrips;
 
@@ -82,7 +83,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     /// <param name="thenRefuse">Whether all else is cut with it, as by <see cref="CutNow"/>.</param>
     /// <returns>Done when the cut is done.</returns>
     public Task CutBeforeRequest(Func<ReadOnlyMemory<byte>, bool> condition, bool thenRefuse = false)
-        => Arm(new Rule(condition, Forward: false, thenRefuse));
+        => Arm(new Rule(condition, Fate.NotForwarded, thenRefuse));
 
     /// <summary>
     /// Arms one cut: the first request that meets the condition is passed on, and at the target's reply, of which
@@ -91,11 +92,37 @@ internal sealed class CuttingProxy : IAsyncDisposable
     /// <remarks>The first bytes after the request count as its reply: no other request may be under way before it.</remarks>
     /// <inheritdoc cref="CutBeforeRequest"/>
     public Task CutAfterRequest(Func<ReadOnlyMemory<byte>, bool> condition, bool thenRefuse = false)
-        => Arm(new Rule(condition, Forward: true, thenRefuse));
+        => Arm(new Rule(condition, Fate.ReplyLost, thenRefuse));
+
+    /// <summary>
+    /// Arms one silence: of the request that meets the condition the piece that came in is passed on, and after it nothing
+    /// more of that connection in either direction, which stays open, until <see cref="EndSilence"/>.
+    /// </summary>
+    /// <inheritdoc cref="CutBeforeRequest"/>
+    public Task SilenceFromRequest(Func<ReadOnlyMemory<byte>, bool> condition)
+        => Arm(new Rule(condition, Fate.Silence, ThenRefuse: false));
+
+    /// <summary>Lets connections that went silent go on.</summary>
+    public void EndSilence()
+    {
+        lock (_gate)
+        {
+            _silence.TrySetResult();
+            _silence = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        }
+    }
+
+    /// <summary>
+    /// Arms one hold: the first request that meets the condition is passed on, and from its reply on all replies are held,
+    /// as by <see cref="HoldReplies"/>.
+    /// </summary>
+    /// <inheritdoc cref="CutBeforeRequest"/>
+    public Task HoldRepliesFromRequest(Func<ReadOnlyMemory<byte>, bool> condition)
+        => Arm(new Rule(condition, Fate.RepliesHeld, ThenRefuse: false));
 
     /// <summary>Arms one cut as <see cref="CutAfterRequest"/> does, but passes the first bytes of the reply back.</summary>
     public Task CutWithinReply(Func<ReadOnlyMemory<byte>, bool> condition, int replyBytes)
-        => Arm(new Rule(condition, Forward: true, ThenRefuse: false, replyBytes));
+        => Arm(new Rule(condition, Fate.ReplyLost, ThenRefuse: false, replyBytes));
 
     /// <summary>Keeps replies back, of all connections, until <see cref="ReleaseReplies"/>. Requests still pass.</summary>
     public void HoldReplies()
@@ -120,6 +147,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     {
         CutNow();
         ReleaseReplies();
+        EndSilence();
         Link[] ending;
         lock (_gate)
         {
@@ -129,6 +157,17 @@ internal sealed class CuttingProxy : IAsyncDisposable
         }
 
         await Task.WhenAll(ending.Select(link => link.Ended));
+    }
+
+    private Task Silence
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _silence.Task;
+            }
+        }
     }
 
     private Task Arm(Rule rule)
@@ -176,8 +215,17 @@ internal sealed class CuttingProxy : IAsyncDisposable
         }
     }
 
+    /// <summary>What becomes of a request that meets a rule.</summary>
+    private enum Fate
+    {
+        NotForwarded,
+        ReplyLost,
+        RepliesHeld,
+        Silence,
+    }
+
     /// <summary>What a cut waits for. A rule is used up by the first request that meets it.</summary>
-    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, bool Forward, bool ThenRefuse, int ReplyBytes = 0)
+    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, Fate Fate, bool ThenRefuse, int ReplyBytes = 0)
     {
         public TaskCompletionSource Done { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
     }
@@ -190,6 +238,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
         private Rule? _seen;
         private byte[] _before = [];
         private volatile Rule? _replyLost;
+        private volatile Task _silent = Task.CompletedTask;
         private int _asked;
 
         public Task Ended { get; private set; } = Task.CompletedTask;
@@ -249,16 +298,31 @@ internal sealed class CuttingProxy : IAsyncDisposable
             for (int read; (read = await client.ReceiveAsync(buffer)) > 0;)
             {
                 var rule = Match(buffer.AsMemory(0, read));
-                if (rule is { Forward: false })
+                // Known before the request leaves, so that its reply cannot slip through.
+                switch (rule?.Fate)
                 {
-                    Cut(rule);
-                    return;
+                    case Fate.NotForwarded:
+                        Cut(rule);
+                        return;
+                    case Fate.ReplyLost:
+                        _replyLost ??= rule;
+                        break;
+                    case Fate.RepliesHeld:
+                        proxy.HoldReplies();
+                        break;
+                    case Fate.Silence:
+                        _silent = proxy.Silence;
+                        break;
                 }
 
-                // Known before the request leaves, so that its reply cannot slip through.
-                _replyLost ??= rule;
                 Volatile.Write(ref _asked, 1);
                 await SendAsync(_target, buffer.AsMemory(0, read));
+                if (rule?.Fate is Fate.RepliesHeld or Fate.Silence)
+                {
+                    rule.Done.TrySetResult();
+                }
+
+                await _silent;
             }
 
             _target.Shutdown(SocketShutdown.Send);
@@ -274,6 +338,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
                     Interlocked.Increment(ref proxy._roundTrips);
                 }
 
+                await _silent;
                 await (Volatile.Read(ref proxy._repliesHeld)?.Task ?? Task.CompletedTask);
                 if (_replyLost is { } rule)
                 {

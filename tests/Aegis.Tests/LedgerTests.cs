@@ -211,12 +211,14 @@ internal sealed class HeldLog : IAsyncDisposable
 
     private HeldLog(System.Data.Common.DbConnection connection) => _connection = connection;
 
-    public static async Task<HeldLog> TakeAsync(TestServer server)
+    public static Task<HeldLog> TakeAsync(TestServer server) => TakeAsync(server.Connection);
+
+    public static async Task<HeldLog> TakeAsync(string database)
     {
-        var isSqlite = server.Connection.StartsWith("sqlite:", StringComparison.Ordinal);
+        var isSqlite = database.StartsWith("sqlite:", StringComparison.Ordinal);
         System.Data.Common.DbConnection connection = isSqlite
-            ? new SqliteConnection($"Data Source={server.Connection["sqlite:".Length..]};Pooling=False")
-            : new NpgsqlConnection(server.Connection);
+            ? new SqliteConnection($"Data Source={database["sqlite:".Length..]};Pooling=False")
+            : new NpgsqlConnection(database);
         await connection.OpenAsync();
         await connection.ExecuteAsync(isSqlite ? "BEGIN IMMEDIATE" : "BEGIN; SELECT 1 FROM log_lock FOR UPDATE");
         return new HeldLog(connection);

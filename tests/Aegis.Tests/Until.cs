@@ -25,6 +25,12 @@ internal static class Until
         }
     }
 
+    public static async Task TrueAsync(Func<Task<bool>> condition)
+    {
+        for (var until = DateTime.UtcNow + Patience; !await condition(); await Task.Delay(20))
+            Assert.That(DateTime.UtcNow, Is.LessThan(until), "It does not come true.");
+    }
+
     public static async Task HealthAsync(Health.HealthClient health, string name, bool serving)
     {
         var last = "no answer";
