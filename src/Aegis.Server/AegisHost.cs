@@ -189,7 +189,8 @@ public static class AegisHost
             {
                 throw new ConfigurationException($"The address \"{url}\" is not a URL such as {DefaultUrl}.");
             }
-            if (address.Scheme == "http" && !address.IsUnixPipe && !IsLoopback(address.Host))
+            // Kestrel takes HTTP:// too.
+            if (string.Equals(address.Scheme, "http", StringComparison.OrdinalIgnoreCase) && !address.IsUnixPipe && !IsLoopback(address.Host))
             {
                 throw new ConfigurationException(
                     $"{url} would serve plaintext beyond this machine: serve https, listen on 127.0.0.1, or set "

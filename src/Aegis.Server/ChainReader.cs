@@ -80,16 +80,54 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
                 $"The workflow {key} has {workflow.Sequence} records, and no record {sequence}.",
                 [.. Refusal.Of(key), ("sequence", Refusal.Text(sequence))]));
         }
-        var records = await store.ReadChainAsync(key, sequence, descending: false, 1, cancellationToken);
-        var record = CheckPage(key, sequence, records)[0];
-        if (!withSnapshot)
+        var record = await RecordAsync(workflow, sequence, cancellationToken);
+        if (!withSnapshot || await CheckpointAsync(workflow, sequence, long.MaxValue, cancellationToken) is not { } checkpoint)
             return new ForkSource(record, null);
-        var checkpoint = await store.FindCheckpointAsync(key, sequence, long.MaxValue, cancellationToken);
-        if (checkpoint is null)
-            return new ForkSource(record, null);
-        CheckPage(key, checkpoint.Record.Sequence, [checkpoint]);
         var content = await SnapshotOfAsync(checkpoint, cancellationToken);
         return new ForkSource(record, (checkpoint.Record.Snapshot!, content));
+    }
+
+    /// <summary>
+    /// The newest checkpoint not after a sequence nor a time, checked as <see cref="RecordAsync"/> does; or null. That an older
+    /// one was deleted only a verification of the whole chain can tell; the newest is known to the head.
+    /// </summary>
+    /// <exception cref="RefusalException">CHAIN_BROKEN.</exception>
+    public async Task<StoredRecord?> CheckpointAsync(Workflow workflow, long maxSequence, long asOf,
+        CancellationToken cancellationToken)
+    {
+        var found = await store.FindCheckpointAsync(workflow.Key, maxSequence, asOf, cancellationToken);
+        var newest = workflow.CheckpointSequence;
+        if (asOf == long.MaxValue && newest <= maxSequence && (found?.Record.Sequence ?? 0) < newest)
+        {
+            Demand([new Violation(ViolationClass.RecordMissing, workflow.Key, newest,
+                $"Record {newest}, the newest checkpoint, is gone.")]);
+        }
+        return found is null ? null : await RecordAsync(workflow, found.Record.Sequence, cancellationToken);
+    }
+
+    /// <summary>
+    /// One record that is handed on by itself. It has to be as it was recorded, and what comes after it, a record or the head,
+    /// has to follow from it: a forged record with a sound hash of its own is noticed.
+    /// </summary>
+    /// <exception cref="RefusalException">CHAIN_BROKEN.</exception>
+    private async Task<StoredRecord> RecordAsync(Workflow workflow, long sequence, CancellationToken cancellationToken)
+    {
+        var page = CheckPage(workflow.Key, sequence,
+            await store.ReadChainAsync(workflow.Key, sequence, descending: false, 2, cancellationToken));
+        if (sequence < workflow.Sequence && page.Count < 2)
+        {
+            Demand([new Violation(ViolationClass.RecordMissing, workflow.Key, sequence + 1, $"Record {sequence + 1} is gone.")]);
+        }
+        if (sequence == workflow.Sequence && page[0].Hash != workflow.HeadHash)
+        {
+            Demand([new Violation(ViolationClass.WorkflowHeadModified, workflow.Key, sequence,
+                "The newest record is not the one that the stored head of the workflow names.")
+            {
+                ExpectedHash = workflow.HeadHash,
+                ActualHash = page[0].Hash,
+            }]);
+        }
+        return page[0];
     }
 
     /// <summary>

@@ -91,8 +91,8 @@ internal sealed class Fields
             States = Texts("states", states),
             Statuses = Statuses("statuses", statuses),
             Metadata = Metadata(metadata),
-            UpdatedBefore = Time("updated_before", updatedBefore),
-            UpdatedAfter = Time("updated_after", updatedAfter),
+            UpdatedBefore = Bound("updated_before", updatedBefore),
+            UpdatedAfter = Bound("updated_after", updatedAfter),
         };
 
     public IReadOnlyCollection<string> Texts(string field, RepeatedField<string> values)
@@ -124,6 +124,13 @@ internal sealed class Fields
             Wrong(field, "is not a valid timestamp");
         return Math.Max(0, Mapping.ToMicroseconds(value));
     }
+
+    /// <summary>
+    /// A time before which, or from which on: what is recorded lies on whole microseconds, so that a bound between two of them
+    /// is as good as the later one.
+    /// </summary>
+    public long? Bound(string field, Timestamp? value) =>
+        Time(field, value) is { } time ? time + (value!.Nanos % 1000 > 0 ? 1 : 0) : null;
 
     public long LeaseDuration(Duration? value)
     {

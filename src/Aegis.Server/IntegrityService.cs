@@ -51,6 +51,7 @@ public sealed class IntegrityService(ILedgerStore store, LogTail tail, Findings 
     {
         // A snapshot that many records carry is read once.
         var snapshots = new Dictionary<Hash, (Hash Actual, long Size)?>();
+        Workflow? head = null;
         for (var next = 1L; ;)
         {
             var page = await store.ReadChainAsync(key, next, descending: false, PageSize, cancellationToken);
@@ -64,8 +65,11 @@ public sealed class IntegrityService(ILedgerStore store, LogTail tail, Findings 
                 next = Math.Max(next, page[^1].Record.Sequence) + 1;
             if (page.Count == PageSize)
                 continue;
-            var head = await store.FindWorkflowAsync(key, cancellationToken);
-            if (head is null || head.Sequence < next || page.Count == 0)
+            // The head promised more than there is. One read before it was found would only have come too early.
+            if (head is not null && page.Count == 0)
+                return head;
+            head = await store.FindWorkflowAsync(key, cancellationToken);
+            if (head is null || head.Sequence < next)
                 return head;
         }
     }

@@ -43,6 +43,8 @@ public sealed partial class RecoveryService(
         {
             var response = await ResumeAsync(workflow, withSnapshot: true, context.CancellationToken);
             response.Lease = workflow.Lease.ToPb();
+            // Nobody is there to take it.
+            context.CancellationToken.ThrowIfCancellationRequested();
             return response;
         }
         catch

@@ -85,8 +85,8 @@ public sealed partial class WorkflowService
             Principal = request.Principal.Length == 0
                 ? null
                 : fields.Text("principal", request.Principal, Limits.PrincipalBytesMax),
-            RecordedAfter = fields.Time("recorded_after", request.RecordedAfter),
-            RecordedBefore = fields.Time("recorded_before", request.RecordedBefore),
+            RecordedAfter = fields.Bound("recorded_after", request.RecordedAfter),
+            RecordedBefore = fields.Bound("recorded_before", request.RecordedBefore),
         };
         if (workflowId.Length > 0 && filter != new RecordFilter { Namespace = @namespace })
             fields.Wrong("workflow_id", "cannot be combined with actor, principal, recorded_after or recorded_before");
@@ -137,11 +137,10 @@ public sealed partial class WorkflowService
 
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
         var workflow = await FindAsync(key, context.CancellationToken);
-        var record = await store.FindCheckpointAsync(key, maxSequence, asOf, context.CancellationToken)
+        var record = await chains.CheckpointAsync(workflow, maxSequence, asOf, context.CancellationToken)
             ?? throw new RefusalException(new Refusal(Reason.CheckpointNotFound,
                 $"The workflow {key} has no checkpoint{(request.AtCase == 0 ? "" : " that early")}.",
                 [.. Refusal.Of(key), ("checkpoint_sequence", Refusal.Text(workflow.CheckpointSequence))]));
-        chains.CheckPage(key, record.Record.Sequence, [record]);
         var content = await chains.SnapshotOfAsync(record, context.CancellationToken);
         return new Pb.GetCheckpointResponse
         {

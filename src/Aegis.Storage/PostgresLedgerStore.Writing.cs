@@ -18,7 +18,8 @@ public sealed partial class PostgresLedgerStore
         try
         {
             connection = await _writer.OpenConnectionAsync(cancellationToken);
-            return new Transaction(connection, await ReadStateAsync(connection, workflows, requestKeys));
+            return new Transaction(connection,
+                await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys)));
         }
         catch (Exception e)
         {
@@ -40,25 +41,11 @@ public sealed partial class PostgresLedgerStore
             connection = await _writer.OpenConnectionAsync(cancellationToken);
             var warned = false;
             connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
-            // The lock is free only once the commit in question is over. The message is a write of its own: its commit
-            // waits for the replicas again, and so covers what was found.
-            await using (var results = await connection.QueryMultipleAsync(
-                """
-                BEGIN;
-                SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
-                SELECT hash FROM record WHERE log_index = @logIndex;
-                SELECT pg_logical_emit_message(true, 'aegis', 'confirm')::text;
-                COMMIT
-                """,
-                new { logIndex }))
-            {
-                await results.ReadAsync<short>();
-                var found = await results.ReadSingleOrDefaultAsync<byte[]>();
-                await results.ReadAsync<string>();
-                if (!warned)
-                    return found is not null && new Hash(found) == hash;
-            }
-            throw new StoreException(StoreFailure.Unavailable, "PostgreSQL warned on the commit that was to confirm.");
+            var found = await UnlessBrokenAsync(connection, () => FindAndCommitAsync(connection, logIndex));
+            // Only now: the warning comes with the commit's own answer.
+            return warned
+                ? throw new StoreException(StoreFailure.Unavailable, "PostgreSQL warned on the commit that was to confirm.")
+                : found is not null && new Hash(found) == hash;
         }
         catch (Exception e) when (e is NpgsqlException or TimeoutException)
         {
@@ -70,6 +57,27 @@ public sealed partial class PostgresLedgerStore
         {
             await DiscardAsync(connection);
         }
+    }
+
+    /// <summary>
+    /// The lock is free only once the commit in question is over. The message is a write of its own: its commit waits for the
+    /// replicas again, and so covers what was found.
+    /// </summary>
+    private static async Task<byte[]?> FindAndCommitAsync(NpgsqlConnection connection, long logIndex)
+    {
+        await using var results = await connection.QueryMultipleAsync(
+            """
+            BEGIN;
+            SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
+            SELECT hash FROM record WHERE log_index = @logIndex;
+            SELECT pg_logical_emit_message(true, 'aegis', 'confirm')::text;
+            COMMIT
+            """,
+            new { logIndex });
+        await results.ReadAsync<short>();
+        var found = await results.ReadSingleOrDefaultAsync<byte[]>();
+        await results.ReadAsync<string>();
+        return found;
     }
 
     /// <summary>
@@ -178,7 +186,11 @@ public sealed partial class PostgresLedgerStore
             connection.Notice += OnNotice;
             try
             {
-                var commit = PostgresWrites.StoreAndCommitAsync(connection, batch);
+                var commit = UnlessBrokenAsync(connection, async () =>
+                {
+                    await PostgresWrites.StoreAndCommitAsync(connection, batch);
+                    return true;
+                });
                 try
                 {
                     await commit.WaitAsync(CommitPatience);

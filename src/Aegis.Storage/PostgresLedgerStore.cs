@@ -167,7 +167,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             try
             {
                 await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
-                return await read(connection);
+                return await UnlessBrokenAsync(connection, () => read(connection));
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
             {
@@ -175,6 +175,23 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                     throw Classify(e);
                 _reader.Clear();
             }
+        }
+    }
+
+    /// <summary>
+    /// A connection that breaks between two results can also show as a closed reader or a value that cannot be read: whatever
+    /// it was, it is the connection that was lost.
+    /// </summary>
+    private static async Task<T> UnlessBrokenAsync<T>(NpgsqlConnection connection, Func<Task<T>> use)
+    {
+        try
+        {
+            return await use();
+        }
+        catch (Exception e) when (e is not NpgsqlException and not TimeoutException and not OperationCanceledException
+            && connection.State != System.Data.ConnectionState.Open)
+        {
+            throw new NpgsqlException("The connection broke while it was in use.", e);
         }
     }
 

@@ -40,9 +40,27 @@ public sealed class ConfigurationTests
         }
     }
 
+    [TestCase("AEGIS_QUEUE_COMMANDS_MAX", "0")]
+    [TestCase("AEGIS_QUEUE_COMMANDS_MAX", "many")]
+    [TestCase("AEGIS_QUEUE_BYTES_MAX", "16777215")]
+    [TestCase("AEGIS_QUEUE_BYTES_MAX", "1e9")]
+    [TestCase("AEGIS_SNAPSHOT_BYTES_MAX", "0")]
+    [TestCase("AEGIS_SNAPSHOT_BYTES_MAX", " 1000")]
+    [TestCase("AEGIS_SNAPSHOT_BYTES_MAX", "99999999999999999999")]
+    [TestCase("AEGIS_DRAIN_SECONDS", "3601")]
+    [TestCase("AEGIS_LOG_ID", "a+b")]
+    [TestCase("AEGIS_LOG_ID", "a\u0000b")]
+    public void A_wrong_value_is_named(string name, string value) =>
+        Assert.That(() => Build("http://127.0.0.1:0", (name, value)),
+            Throws.InstanceOf<ConfigurationException>().With.Message.StartsWith(name));
+
     [TestCase("http://0.0.0.0:1234", false)]
     [TestCase("http://+:1234", false)]
     [TestCase("http://10.1.2.3:1234", false)]
+    [TestCase("HTTP://0.0.0.0:1234", false)]
+    [TestCase("http://[::]:1234", false)]
+    [TestCase("http://example.org:1234", false)]
+    [TestCase(" http://0:1234 ", false)]
     [TestCase("http://127.0.0.1:1;http://192.168.0.1:1", false)]
     [TestCase("http://127.0.0.1:1234", true)]
     [TestCase("http://[::1]:1234", true)]

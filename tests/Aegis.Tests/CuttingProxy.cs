@@ -120,6 +120,10 @@ internal sealed class CuttingProxy : IAsyncDisposable
     public Task HoldRepliesFromRequest(Func<ReadOnlyMemory<byte>, bool> condition)
         => Arm(new Rule(condition, Fate.RepliesHeld, ThenRefuse: false));
 
+    /// <summary>Arms one cut as <see cref="CutAfterRequest"/> does, but passes the first bytes of the reply back.</summary>
+    public Task CutWithinReply(Func<ReadOnlyMemory<byte>, bool> condition, int replyBytes)
+        => Arm(new Rule(condition, Fate.ReplyLost, ThenRefuse: false, replyBytes));
+
     /// <summary>Keeps replies back, of all connections, until <see cref="ReleaseReplies"/>. Requests still pass.</summary>
     public void HoldReplies()
     {
@@ -221,7 +225,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
     }
 
     /// <summary>What a cut waits for. A rule is used up by the first request that meets it.</summary>
-    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, Fate Fate, bool ThenRefuse)
+    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, Fate Fate, bool ThenRefuse, int ReplyBytes = 0)
     {
         public TaskCompletionSource Done { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
     }
@@ -338,6 +342,12 @@ internal sealed class CuttingProxy : IAsyncDisposable
                 await (Volatile.Read(ref proxy._repliesHeld)?.Task ?? Task.CompletedTask);
                 if (_replyLost is { } rule)
                 {
+                    if (rule.ReplyBytes > 0)
+                    {
+                        await SendAsync(client, buffer.AsMemory(0, Math.Min(read, rule.ReplyBytes)));
+                        await Task.Delay(20); // So that the client has read them before the reset.
+                    }
+
                     Cut(rule);
                     return;
                 }

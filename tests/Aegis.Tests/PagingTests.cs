@@ -199,6 +199,26 @@ public sealed class PagingTests(Database database)
         Assert.That((atTheTime.Record, invalid.Single(), tooLarge.Single()), Is.EqualTo((stored, "as_of", "sequence")));
     }
 
+    [Test]
+    public async Task Times_between_two_microseconds_are_bounds_as_exact_as_any()
+    {
+        var id = await Given.WorkflowAsync(_server);
+        var at = (await Given.ReadAsync(_server, id)).UpdatedAt;
+        var later = new Google.Protobuf.WellKnownTypes.Timestamp { Seconds = at.Seconds, Nanos = at.Nanos + 500 };
+
+        var before = await _server.Workflows.ListWorkflowsAsync(new Pb.ListWorkflowsRequest { UpdatedBefore = later, UpdatedAfter = at });
+        var after = await _server.Workflows.ListWorkflowsAsync(new Pb.ListWorkflowsRequest { UpdatedAfter = later });
+        var records = await _server.Workflows.ListRecordsAsync(
+            new Pb.ListRecordsRequest { RecordedAfter = at, RecordedBefore = later, PageSize = 1000 });
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(before.Workflows.Select(w => w.WorkflowId), Does.Contain(id));
+            Assert.That(after.Workflows.Select(w => w.WorkflowId), Does.Not.Contain(id));
+            Assert.That(records.Records.Select(r => r.WorkflowId), Does.Contain(id));
+        }
+    }
+
     private async Task<List<Pb.Workflow>> AllWorkflowsAsync(Pb.ListWorkflowsRequest request)
     {
         var workflows = new List<Pb.Workflow>();

@@ -248,6 +248,64 @@ public sealed class PostgresFaultTests
         .Single(field => field.FieldType == typeof(T)).GetValue(transaction)!;
 
     [Test]
+    public async Task A_reply_cut_anywhere_is_a_lost_connection_and_nothing_else([Values("begin", "read", "confirm", "commit")] string call)
+    {
+        var database = await PostgresCluster.CreateDatabaseAsync();
+        var settings = new NpgsqlConnectionStringBuilder(database);
+        await using var proxy = new CuttingProxy(settings.Host!, settings.Port);
+        (settings.Host, settings.Port) = ("127.0.0.1", proxy.Port);
+        await using var store = await OpenAsync(settings.ConnectionString);
+        for (var i = 0; i < 4; i++)
+            await WriteAsync(store, Ask.Start($"before {i}"));
+        var head = (await store.ListRecordsAsync(new RecordFilter(), 0, false, 100, default))[^1];
+
+        for (var bytes = 1; bytes < 700; bytes += 23)
+        {
+            var (transaction, batch) = call == "commit" ? await AgainAsync(() => DecideAsync(store, Ask.Start($"w{bytes}"))) : (null, null);
+            _ = proxy.CutWithinReply(_ => true, bytes);
+            StoreException? error = null;
+            try
+            {
+                await (call switch
+                {
+                    "begin" => BeginAndEndAsync(),
+                    "read" => store.FindWorkflowAsync(Ask.Key("before 1"), default),
+                    "confirm" => store.ConfirmAsync(head.LogIndex, head.Hash, default),
+                    _ => transaction!.CommitAsync(batch!),
+                });
+            }
+            catch (StoreException e)
+            {
+                error = e;
+            }
+            if (transaction is not null)
+                await transaction.DisposeAsync();
+
+            // A reply shorter than the cut arrives whole, and a read is done again: both may succeed.
+            Assert.That(error?.Failure, Is.Null.Or.EqualTo(StoreFailure.Unavailable).Or.EqualTo(StoreFailure.OutcomeUnknown),
+                $"after {bytes} bytes");
+        }
+
+        // The connection that was cut is found out at the next use.
+        static async Task<T> AgainAsync<T>(Func<Task<T>> begin)
+        {
+            try
+            {
+                return await begin();
+            }
+            catch (StoreException)
+            {
+                return await begin();
+            }
+        }
+
+        async Task BeginAndEndAsync()
+        {
+            await using var transaction = await store.BeginAsync([Ask.Key("before 1"), Ask.Key("before 2")], [], default);
+        }
+    }
+
+    [Test]
     public async Task A_batch_costs_two_round_trips()
     {
         var database = await PostgresCluster.CreateDatabaseAsync();
