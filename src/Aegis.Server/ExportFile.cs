@@ -81,17 +81,26 @@ internal sealed class ExportFile : IDisposable
 
     public void Dispose() => _file.Dispose();
 
-    /// <summary>For the eyes of this user alone: it holds what callers entrusted to the service.</summary>
+    /// <summary>
+    /// For the eyes of this user alone, and without a name from the beginning where the system can do that, so that a server
+    /// that is killed leaves nothing behind: it holds what callers entrusted to the service.
+    /// </summary>
     private static FileStream Create()
     {
         var options = new FileStreamOptions
         {
             Mode = FileMode.CreateNew,
             Access = FileAccess.ReadWrite,
-            Options = FileOptions.DeleteOnClose,
         };
-        if (!OperatingSystem.IsWindows())
-            options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-        return new FileStream(Path.Combine(Path.GetTempPath(), $"aegis-import-{Guid.NewGuid():N}"), options);
+        var path = Path.Combine(Path.GetTempPath(), $"aegis-import-{Guid.NewGuid():N}");
+        if (OperatingSystem.IsWindows())
+        {
+            options.Options = FileOptions.DeleteOnClose;
+            return new FileStream(path, options);
+        }
+        options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+        var file = new FileStream(path, options);
+        File.Delete(path);
+        return file;
     }
 }

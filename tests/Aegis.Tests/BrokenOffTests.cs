@@ -155,6 +155,21 @@ public sealed class BrokenOffTests(Database database)
         }
     }
 
+    [Test]
+    public async Task A_server_killed_in_the_middle_of_an_import_leaves_no_file_of_it()
+    {
+        using var temporary = new TemporaryDirectory("import");
+        await using var server = await ServerProcess.StartAsync("sqlite::memory:", ("TMPDIR", temporary.Path));
+        using var call = new Pb.RecoveryService.RecoveryServiceClient(server.Channel).ImportWorkflows();
+        await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest { Options = new Pb.ImportOptions { AllowUnproven = true } });
+        for (var i = 0; i < 20; i++)
+            await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest { Chunk = ByteString.CopyFrom(new byte[100_000]) });
+
+        await server.KillAsync();
+
+        Assert.That(Directory.EnumerateFiles(temporary.Path, "aegis-import-*"), Is.Empty);
+    }
+
     /// <summary>An export of the first records only.</summary>
     private static byte[] Shorter(byte[] export, int records)
     {

@@ -96,4 +96,87 @@ public sealed class SecondServerTests
 
         Assert.That(await watch.ResponseStream.MoveNext(CancellationToken.None), Is.True);
     }
+
+    [Test]
+    public async Task Callers_of_both_with_one_request_id_make_one_record()
+    {
+        var id = await Given.WorkflowAsync(_one);
+        var move = new Pb.TransitionWorkflowRequest(Given.Move(id, "NEW", "PAID")) { RequestId = "pay" };
+
+        var answers = await Task.WhenAll(Enumerable.Range(0, 20)
+            .Select(async i => await (i % 2 == 0 ? _one : _two).Workflows.TransitionWorkflowAsync(move)));
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(answers.Count(a => a.Replayed), Is.EqualTo(19));
+            Assert.That(answers.Select(a => a.Receipt).Distinct().Count(), Is.EqualTo(1));
+        }
+    }
+
+    [Test]
+    public async Task Of_callers_of_both_that_move_from_one_point_exactly_one_succeeds()
+    {
+        var id = await Given.WorkflowAsync(_one);
+
+        var outcomes = await Task.WhenAll(Enumerable.Range(0, 20).Select(async i =>
+        {
+            try
+            {
+                await (i % 2 == 0 ? _one : _two).Workflows.TransitionWorkflowAsync(Given.Move(id, "NEW", $"S{i}"));
+                return StatusCode.OK;
+            }
+            catch (RpcException e)
+            {
+                return e.StatusCode;
+            }
+        }));
+
+        Assert.That(outcomes.Order(), Is.EqualTo(Enumerable.Repeat(StatusCode.Aborted, 19).Prepend(StatusCode.OK)));
+    }
+
+    [Test]
+    public async Task Workers_of_both_share_what_is_pending()
+    {
+        await Task.WhenAll(Enumerable.Range(0, 120).Select(async i => await _one.Workflows.StartWorkflowAsync(
+            new Pb.StartWorkflowRequest(Given.Start($"{i}")) { Namespace = "shared" })));
+
+        var shares = await Task.WhenAll(Enumerable.Range(0, 6).Select(async worker =>
+        {
+            using var call = (worker % 2 == 0 ? _one : _two).Recovery.ResumePendingWorkflows(
+                new Pb.ResumePendingWorkflowsRequest { Namespace = "shared", Owner = $"w{worker}" });
+            var ids = new List<string>();
+            await foreach (var message in call.ResponseStream.ReadAllAsync())
+                ids.AddRange(message.Resumed is { } one ? [one.Workflow.WorkflowId] : []);
+            return ids;
+        }));
+
+        Assert.That(shares.SelectMany(s => s).Order(), Is.EqualTo(Enumerable.Range(0, 120).Select(i => $"{i}").Order()));
+    }
+
+    [Test]
+    public async Task The_history_of_the_log_stays_whole_when_both_import()
+    {
+        await using var source = await TestServer.StartAsync(Database.Sqlite);
+        var exports = new List<byte[]>();
+        for (var i = 0; i < 10; i++)
+        {
+            var id = await Given.WorkflowAsync(source);
+            exports.Add(await Exports.ReadAsync(source, new Pb.ExportWorkflowsRequest { WorkflowId = id }));
+        }
+
+        var outcomes = await Task.WhenAll(exports.Select((export, i) => Exports.ImportAsync(i % 2 == 0 ? _one : _two, export, takeOver: true)));
+        var verified = await _one.Integrity.VerifyWorkflowAsync(
+            new Pb.VerifyWorkflowRequest { Namespace = "aegis.system", WorkflowId = "log" });
+        using var watch = _two.Workflows.WatchRecords(new Pb.WatchRecordsRequest { Namespace = "aegis.system", FromLogIndex = 0 });
+        var states = new List<string>();
+        while (states.Count < 11 && await watch.ResponseStream.MoveNext(CancellationToken.None))
+            states.AddRange(watch.ResponseStream.Current.Record is { } record ? [record.ToState] : []);
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(outcomes.Select(o => o.Single().Outcome), Is.All.EqualTo(Pb.ImportOutcome.Imported));
+            Assert.That((verified.Intact, verified.RecordsVerified), Is.EqualTo((true, 11UL)));
+            Assert.That(states, Is.EqualTo(Enumerable.Repeat("IMPORTED", 10).Prepend("OPEN")));
+        }
+    }
 }
