@@ -15,6 +15,9 @@ public static class AegisHost
 {
     public const string DefaultUrl = "http://127.0.0.1:50051";
 
+    /// <summary>How long the start waits for the database: whoever probes liveness must not take the server for dead.</summary>
+    private static readonly TimeSpan PreparePatience = TimeSpan.FromSeconds(5);
+
     /// <exception cref="ConfigurationException">The configuration cannot be used.</exception>
     /// <exception cref="StoreException">The database cannot be used.</exception>
     public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? configure = null)
@@ -56,15 +59,20 @@ public static class AegisHost
     }
 
     /// <summary>
-    /// Prepares the store before the first address is listened on. A store that cannot be reached is waited for by the
-    /// monitor, and health tells; one that cannot be used stops the start.
+    /// Prepares the store before the first address is listened on. A store that cannot be reached, or not soon, is waited
+    /// for by the monitor, and health tells; one that cannot be used stops the start.
     /// </summary>
     public static async Task PrepareAsync(WebApplication app)
     {
         var monitor = app.Services.GetRequiredService<StoreMonitor>();
+        using var patience = new CancellationTokenSource(PreparePatience);
         try
         {
-            await monitor.PrepareAsync(CancellationToken.None);
+            await monitor.PrepareAsync(patience.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            app.Logger.LogWarning("The database does not answer yet");
         }
         catch (StoreException e) when (e.Failure != StoreFailure.Unusable)
         {

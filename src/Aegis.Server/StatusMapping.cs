@@ -78,7 +78,8 @@ internal static class StatusMapping
     /// <summary>What a failure of the store is to a caller.</summary>
     public static Refusal? ToRefusal(StoreException e) => e.Failure switch
     {
-        StoreFailure.Unavailable => StoreUnavailable,
+        // One that has become unusable, as when it shuts this server out, is for the operator to mend; callers can only wait.
+        StoreFailure.Unavailable or StoreFailure.Unusable => StoreUnavailable,
         StoreFailure.Full => new Refusal(Reason.StoreFull, "The store has no room; nothing was written."),
         StoreFailure.OutcomeUnknown => new Refusal(Reason.OutcomeUnknown,
             "The store was lost while it committed: the write may or may not have happened."),

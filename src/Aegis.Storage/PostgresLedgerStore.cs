@@ -1,3 +1,4 @@
+using System.Data.Common;
 using Aegis.Core;
 using Dapper;
 using Npgsql;
@@ -11,6 +12,7 @@ namespace Aegis.Storage;
 public sealed partial class PostgresLedgerStore : ILedgerStore
 {
     private const long MigrationLock = 0x6165676973; // "aegis"
+    private const int ConnectSeconds = 5;
 
     private readonly string _connectionString;
     private readonly NpgsqlDataSource _writer;
@@ -48,6 +50,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             };
             if (string.IsNullOrEmpty(settings.Host))
                 throw new ArgumentException("it names no Host");
+            // A host that is gone without a word must not keep the others waiting; no token shortens this.
+            if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
+                settings.Timeout = ConnectSeconds;
             if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
                 settings.TargetSessionAttributes = "primary";
             return new PostgresLedgerStore(settings);

@@ -95,20 +95,71 @@ public sealed class LostConnectionTests
     }
 
     [Test]
-    public async Task A_database_that_is_away_refuses_and_says_that_nothing_was_written()
+    public async Task A_lease_that_never_arrived_is_granted_once()
     {
         await using var setup = await ProxiedServer.StartAsync();
         var id = await Given.WorkflowAsync(setup.Server);
-        setup.Proxy.CutNow();
+        var cut = setup.Proxy.CutBeforeRequest(CuttingProxy.Text("owner-of-the-second-round-trip"));
 
-        await ErrorAssert.RefusedAsync(
-            async () => await setup.Server.Workflows.TransitionWorkflowAsync(Move(id, "")), "STORE_UNAVAILABLE", StatusCode.Unavailable);
-        await ErrorAssert.RefusedAsync(() => Given.ReadAsync(setup.Server, id), "STORE_UNAVAILABLE", StatusCode.Unavailable);
-        await Until.HealthAsync(setup.Server.Health, "aegis.writes", serving: false);
+        var resumed = await setup.Server.Recovery.ResumeWorkflowAsync(
+            new Pb.ResumeWorkflowRequest { WorkflowId = id, Owner = "owner-of-the-second-round-trip" });
+        await cut;
+
+        Assert.That((await Given.ReadAsync(setup.Server, id)).Lease, Is.EqualTo(resumed.Lease));
+    }
+
+    [Test]
+    public async Task A_lease_from_a_database_that_stays_away_is_unknown_and_taken_over_later()
+    {
+        // Side by side, since each waits for all the patience that the server has.
+        var outcomes = await Task.WhenAll(AwayAsync(arrives: true), AwayAsync(arrives: false));
+
+        foreach (var (error, stored, again, held) in outcomes)
+        {
+            await ErrorAssert.RefusedAsync(() => throw error!, "OUTCOME_UNKNOWN", StatusCode.Unknown);
+            Assert.That(again.Epoch, Is.GreaterThan(stored?.Epoch ?? 0));
+            Assert.That(held, Is.EqualTo(again));
+        }
+        Assert.That(outcomes.Select(o => o.Stored is not null), Is.EqualTo(new[] { true, false }));
+
+        static async Task<(RpcException? Error, Pb.Lease? Stored, Pb.Lease Again, Pb.Lease Held)> AwayAsync(bool arrives)
+        {
+            await using var setup = await ProxiedServer.StartAsync();
+            var id = await Given.WorkflowAsync(setup.Server);
+            var resume = new Pb.ResumeWorkflowRequest { WorkflowId = id, Owner = "owner-of-the-second-round-trip" };
+            var request = CuttingProxy.Text(resume.Owner);
+            _ = arrives
+                ? setup.Proxy.CutAfterRequest(request, thenRefuse: true)
+                : setup.Proxy.CutBeforeRequest(request, thenRefuse: true);
+            var error = await Assert.ThrowsAsync<RpcException>(async () => await setup.Server.Recovery.ResumeWorkflowAsync(resume));
+            var stored = (await Given.ReadAsync(setup.Direct, id)).Lease;
+            setup.Proxy.Restore();
+            resume.TakeOverOwn = true;
+            var again = await Until.SucceedsAsync(async () => await setup.Server.Recovery.ResumeWorkflowAsync(resume));
+            return (error, stored, again.Lease, (await Given.ReadAsync(setup.Server, id)).Lease);
+        }
+    }
+
+    [Test]
+    public async Task A_commit_that_never_arrived_at_a_database_that_stays_away_is_unknown_and_a_retry_makes_one_record()
+    {
+        await using var setup = await ProxiedServer.StartAsync();
+        var id = await Given.WorkflowAsync(setup.Server);
+        var move = Move(id, "request");
+        var cut = setup.Proxy.CutBeforeRequest(CuttingProxy.Text(move.Reason), thenRefuse: true);
+
+        var info = await ErrorAssert.RefusedAsync(
+            async () => await setup.Server.Workflows.TransitionWorkflowAsync(move), "OUTCOME_UNKNOWN", StatusCode.Unavailable);
+        await cut;
         setup.Proxy.Restore();
-        await Until.HealthAsync(setup.Server.Health, "aegis.writes", serving: true);
+        var retried = await Until.SucceedsAsync(async () => await setup.Server.Workflows.TransitionWorkflowAsync(move));
 
-        Assert.That((await setup.Server.Workflows.TransitionWorkflowAsync(Move(id, ""))).Record.Sequence, Is.EqualTo(2));
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(info.Metadata["request_id"], Is.EqualTo("request"));
+            Assert.That((retried.Replayed, retried.Record.Sequence), Is.EqualTo((false, 2UL)));
+            Assert.That((await Given.ReadAsync(setup.Direct, id)).Sequence, Is.EqualTo(2));
+        }
     }
 
     [Test]

@@ -49,6 +49,8 @@ internal sealed class PostgresCluster : IAsyncDisposable
         IncludeErrorDetail = true,
     }.ConnectionString;
 
+    private string Unpooled => new NpgsqlConnectionStringBuilder(ConnectionString) { Pooling = false, Timeout = 5 }.ConnectionString;
+
     private string DataDirectory => Path.Combine(_directory.Path, "data");
 
     private string LogFile => Path.Combine(_directory.Path, "server.log");
@@ -105,6 +107,36 @@ internal sealed class PostgresCluster : IAsyncDisposable
             await cluster.DisposeAsync();
             throw;
         }
+    }
+
+    /// <summary>Starts a standby of this cluster, a copy that follows it and belongs to the caller as well.</summary>
+    public async Task<PostgresCluster> StartStandbyAsync()
+    {
+        var standby = new PostgresCluster(_binaries, _settings);
+        try
+        {
+            await standby.OwnDirectoryAsync();
+            string[] command = [.. _binaries.Command("pg_basebackup"), "-D", standby.DataDirectory, "-h", "127.0.0.1",
+                "-p", $"{_port}", "-U", "postgres", "--checkpoint=fast", "--write-recovery-conf", "--no-sync"];
+            await ChildProcess.RunAsync(command[0], command[1..]);
+            await standby.StartAsync(mayMove: true);
+            return standby;
+        }
+        catch
+        {
+            await standby.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Makes a standby a primary.</summary>
+    public Task PromoteAsync() => ExecuteAsync(Unpooled, "SELECT pg_promote(wait => true)");
+
+    /// <summary>Changes a setting while the cluster runs.</summary>
+    public async Task SetAsync(string name, string value)
+    {
+        await ExecuteAsync(Unpooled, $"ALTER SYSTEM SET {name} = '{value}'");
+        await ExecuteAsync(Unpooled, "SELECT pg_reload_conf()");
     }
 
     /// <summary>SIGKILL for the postmaster, by its process id. Its backends notice and end by themselves.</summary>
@@ -190,13 +222,17 @@ internal sealed class PostgresCluster : IAsyncDisposable
         await command.ExecuteNonQueryAsync();
     }
 
-    private async Task InitializeAsync()
+    private async Task OwnDirectoryAsync()
     {
         if (_binaries.Owner is { } owner)
         {
             await ChildProcess.RunAsync("chown", owner, _directory.Path);
         }
+    }
 
+    private async Task InitializeAsync()
+    {
+        await OwnDirectoryAsync();
         // Only the empty cluster goes unflushed to disk (--no-sync): what tests write later never does.
         string[] command = [.. _binaries.Command("initdb"), "-D", DataDirectory, "-U", "postgres", "--auth=trust",
             "--encoding=UTF8", "--locale=C", "--no-sync"];
@@ -248,7 +284,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
 
     private async Task<bool> AnswersAsync(Process process, Stopwatch since)
     {
-        var probe = new NpgsqlConnectionStringBuilder(ConnectionString) { Pooling = false, Timeout = 5 }.ConnectionString;
+        var probe = Unpooled;
         while (!process.HasExited)
         {
             try
@@ -294,7 +330,14 @@ internal sealed record PostgresBinaries(string Directory, string? Owner)
         return directory is null ? null : new PostgresBinaries(directory, Environment.IsPrivilegedProcess ? Unprivileged() : null);
     }
 
-    public string PathOf(string program) => Path.Combine(Directory, program);
+    /// <summary>A directory on PATH may hold links to a few of the programs: the others are where those really are.</summary>
+    public string PathOf(string program)
+    {
+        var path = Path.Combine(Directory, program);
+        return !File.Exists(path) && File.ResolveLinkTarget(Path.Combine(Directory, "initdb"), returnFinalTarget: true) is { } initdb
+            ? Path.Combine(Path.GetDirectoryName(initdb.FullName)!, program)
+            : path;
+    }
 
     /// <summary>The command that runs a program, one of PostgreSQL's or the shell, as the right user.</summary>
     public string[] Command(string program)

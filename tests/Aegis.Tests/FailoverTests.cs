@@ -1,0 +1,59 @@
+using Npgsql;
+
+namespace Aegis.Tests;
+
+/// <summary>Several hosts in one connection string: what is written goes to the one that takes writes, whichever that is.</summary>
+[Parallelizable(ParallelScope.All)]
+public sealed class FailoverTests
+{
+    [Test]
+    public async Task A_primary_among_several_hosts_that_becomes_read_only_takes_no_writes_until_it_is_one_again()
+    {
+        await using var standby = await PostgresCluster.StartPrivateAsync("default_transaction_read_only=on");
+        await using var primary = await PostgresCluster.StartPrivateAsync();
+        await using var server = await TestServer.StartAsync(Hosts(standby, primary));
+        var id = await Given.WorkflowAsync(server);
+
+        await primary.SetAsync("default_transaction_read_only", "on");
+        await Until.HealthAsync(server.Health, "aegis.writes", serving: false);
+        await Until.HealthAsync(server.Health, "liveness", serving: true);
+        await ErrorAssert.RefusedAsync(async () => await server.Workflows.TransitionWorkflowAsync(Given.Move(id, "NEW", "PAID")),
+            "STORE_UNAVAILABLE", Grpc.Core.StatusCode.Unavailable);
+        await primary.SetAsync("default_transaction_read_only", "off");
+        await Until.HealthAsync(server.Health, "aegis.writes", serving: true);
+
+        Assert.That((await server.Workflows.TransitionWorkflowAsync(Given.Move(id, "NEW", "PAID"))).Record.Sequence, Is.EqualTo(2));
+    }
+
+    [Test]
+    public async Task A_standby_that_is_promoted_is_written_to_and_has_all_that_was_acknowledged()
+    {
+        await using var primary = await PostgresCluster.StartPrivateAsync();
+        await using var standby = await primary.StartStandbyAsync();
+        await using var server = await ServerProcess.StartAsync(Hosts(primary, standby));
+        await primary.SetAsync("synchronous_standby_names", "*");
+        var load = new CrashLoad(server.Channel);
+        var running = load.RunAsync(16, TimeSpan.FromSeconds(4));
+        await Task.Delay(2000);
+
+        await primary.KillPostmasterAsync();
+        var acknowledged = load.Acknowledged;
+        await standby.PromoteAsync();
+        await server.UntilServingAsync();
+        await running;
+        var (lost, doubled) = await load.CheckAsync();
+        await load.CheckLogAsync();
+
+        TestContext.Progress.WriteLine($"failover to a synchronous standby: {acknowledged} records acknowledged before, "
+            + $"{load.Acknowledged} in all, {lost} lost");
+        Assert.That((lost, doubled), Is.EqualTo((0, 0)));
+        Assert.That(load.Acknowledged, Is.GreaterThan(acknowledged));
+    }
+
+    private static string Hosts(PostgresCluster first, PostgresCluster second) =>
+        new NpgsqlConnectionStringBuilder(first.ConnectionString)
+        {
+            Host = $"127.0.0.1:{first.Port},127.0.0.1:{second.Port}",
+            TargetSessionAttributes = "read-write",
+        }.ToString();
+}
