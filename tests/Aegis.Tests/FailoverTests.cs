@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Npgsql;
 
 namespace Aegis.Tests;
@@ -39,13 +40,18 @@ public sealed class FailoverTests
         await primary.KillPostmasterAsync();
         var acknowledged = load.Acknowledged;
         await standby.PromoteAsync();
+        var promoted = Stopwatch.StartNew();
         await server.UntilServingAsync();
+        var serving = promoted.Elapsed;
+        await Until.TrueAsync(() => Task.FromResult(load.Acknowledged > acknowledged + 50));
+        var written = promoted.Elapsed;
         await running;
         var (lost, doubled) = await load.CheckAsync();
         await load.CheckLogAsync();
 
         TestContext.Progress.WriteLine($"failover to a synchronous standby: {acknowledged} records acknowledged before, "
-            + $"{load.Acknowledged} in all, {lost} lost");
+            + $"{load.Acknowledged} in all, {lost} lost; seconds after the promotion: serving {serving.TotalSeconds:F2}, "
+            + $"callers go on {written.TotalSeconds:F2}");
         Assert.That((lost, doubled), Is.EqualTo((0, 0)));
         Assert.That(load.Acknowledged, Is.GreaterThan(acknowledged));
     }

@@ -84,6 +84,25 @@ public sealed class SecondServerTests
     }
 
     [Test]
+    public async Task Under_load_two_servers_keep_one_log_without_a_gap_though_one_is_killed()
+    {
+        await using var killed = await ServerProcess.StartAsync(_one.Connection);
+        var loads = new[] { new CrashLoad(killed.Channel, "killed"), new CrashLoad(_two.Channel, "other") };
+        var running = loads.Select(load => load.RunAsync(16, TimeSpan.FromSeconds(3))).ToList();
+        await Task.Delay(1500);
+        await killed.KillAsync();
+        await killed.RestartAsync();
+        await Task.WhenAll(running);
+
+        foreach (var load in loads)
+        {
+            Assert.That(load.Acknowledged, Is.GreaterThan(100));
+            Assert.That(await load.CheckAsync(), Is.EqualTo((0, 0)), "lost, doubled");
+            await load.CheckLogAsync();
+        }
+    }
+
+    [Test]
     public async Task A_watch_from_where_another_server_has_written_is_not_ahead_of_the_log()
     {
         var written = await _one.Workflows.StartWorkflowAsync(Given.Start("watched"));
