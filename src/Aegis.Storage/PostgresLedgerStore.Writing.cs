@@ -83,7 +83,8 @@ public sealed partial class PostgresLedgerStore
     /// <summary>
     /// Ends the session that holds the log and has long had nothing from its server, which froze, or its connection went
     /// silent. Between statements PostgreSQL does so by itself; a session that waits for the rest of a batch of which it has the
-    /// beginning has no timeout. Nothing of such a batch is stored, and its server, once it goes on, finds that out.
+    /// beginning has no timeout. Nothing of such a batch is stored, and its server, once it goes on, finds that out. A lock that
+    /// is in other hands, an operator's perhaps, is left there.
     /// </summary>
     private async Task EndSilentHolderAsync()
     {
@@ -95,7 +96,8 @@ public sealed partial class PostgresLedgerStore
                 SELECT pg_terminate_backend(holder.pid)
                 FROM log_lock
                 JOIN pg_stat_activity AS holder ON holder.backend_xid = log_lock.xmax
-                WHERE holder.wait_event = 'ClientRead'
+                WHERE holder.application_name = 'aegis'
+                  AND holder.wait_event = 'ClientRead'
                   AND holder.state_change < clock_timestamp() - interval '5 seconds'
                 """);
         }
