@@ -33,7 +33,7 @@ public sealed class CallInterceptor(
         ServerStreamingServerMethod<TRequest, TResponse> continuation) =>
         GuardAsync(context, async () =>
         {
-            await continuation(request, new Writer<TResponse>(responseStream), context);
+            await continuation(request, new Writer<TResponse>(responseStream, context.CancellationToken, drain.Cutting), context);
             return true;
         });
 
@@ -42,7 +42,7 @@ public sealed class CallInterceptor(
         ServerCallContext context, DuplexStreamingServerMethod<TRequest, TResponse> continuation) =>
         GuardAsync(context, async () =>
         {
-            await continuation(requestStream, new Writer<TResponse>(responseStream), context);
+            await continuation(requestStream, new Writer<TResponse>(responseStream, context.CancellationToken, drain.Cutting), context);
             return true;
         });
 
@@ -95,16 +95,20 @@ public sealed class CallInterceptor(
     private static WriteOptions? OptionsFor<T>(T message) =>
         message is IMessage m && m.CalculateSize() >= CompressedBytesMin ? null : NoCompress;
 
-    private sealed class Writer<T>(IServerStreamWriter<T> inner) : IServerStreamWriter<T>
+    private sealed class Writer<T>(IServerStreamWriter<T> inner, CancellationToken gone, CancellationToken cutting)
+        : IServerStreamWriter<T>
     {
         public WriteOptions? WriteOptions { get; set; }
 
         public Task WriteAsync(T message) => WriteAsync(message, CancellationToken.None);
 
-        public Task WriteAsync(T message, CancellationToken cancellationToken)
+        /// <summary>A cancelled token stops the next message, not one on its way; whoever has gone has not received it.</summary>
+        public async Task WriteAsync(T message, CancellationToken cancellationToken)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             inner.WriteOptions = OptionsFor(message);
-            return inner.WriteAsync(message, cancellationToken);
+            await inner.WriteAsync(message, cutting);
+            gone.ThrowIfCancellationRequested();
         }
     }
 }

@@ -7,10 +7,20 @@ namespace Aegis.Server;
 public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<Drain> logger)
     : IHostedLifecycleService, IDisposable
 {
+    /// <summary>How long a message that is on its way may take to reach a caller that reads slowly.</summary>
+    private static readonly TimeSpan DeliveryPatience = TimeSpan.FromSeconds(5);
+
     private readonly CancellationTokenSource _closing = new();
+    private readonly CancellationTokenSource _cutting = new();
 
     /// <summary>Cancelled when the window is over: streams end, and new calls are refused.</summary>
     public CancellationToken Closing => _closing.Token;
+
+    /// <summary>
+    /// Cancelled a while after <see cref="Closing"/>. A message that is being written can only be taken back by resetting the
+    /// stream, and the caller would not hear why it ended: so it is delivered, unless the caller does not read at all.
+    /// </summary>
+    public CancellationToken Cutting => _cutting.Token;
 
     /// <summary>Called before any service of the host is stopped, Kestrel among them.</summary>
     public async Task StoppingAsync(CancellationToken cancellationToken)
@@ -29,6 +39,7 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
             }
         }
         await _closing.CancelAsync();
+        _cutting.CancelAfter(DeliveryPatience);
     }
 
     public Task StartingAsync(CancellationToken cancellationToken) => Task.CompletedTask;
@@ -41,5 +52,9 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
 
     public Task StoppedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
-    public void Dispose() => _closing.Dispose();
+    public void Dispose()
+    {
+        _closing.Dispose();
+        _cutting.Dispose();
+    }
 }
