@@ -22,7 +22,7 @@ internal static class Tampering
         {
             await using var sqlite = new SqliteConnection($"Data Source={database["sqlite:".Length..]};Pooling=False");
             foreach (var trigger in await sqlite.QueryAsync<string>("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
-                await sqlite.ExecuteAsync($"DROP TRIGGER {trigger}");
+                await sqlite.ExecuteAsync($"DROP TRIGGER IF EXISTS {trigger}");
             await sqlite.ExecuteAsync(sql, parameters);
             return;
         }
