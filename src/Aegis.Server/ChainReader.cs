@@ -78,7 +78,8 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
         {
             throw new RefusalException(new Refusal(Reason.RecordNotFound,
                 $"The workflow {key} has {workflow.Sequence} records, and no record {sequence}.",
-                [.. Refusal.Of(key), ("sequence", Refusal.Text(sequence))]));
+                [.. Refusal.Of(key), ("sequence", Refusal.Text(sequence)),
+                    ("current_sequence", Refusal.Text(workflow.Sequence))]));
         }
         var record = await RecordAsync(workflow, sequence, cancellationToken);
         if (!withSnapshot || await CheckpointAsync(workflow, sequence, long.MaxValue, cancellationToken) is not { } checkpoint)

@@ -179,7 +179,9 @@ public sealed partial class WorkflowService(
                 {
                     ForkRefusal = new Refusal(Reason.HashMismatch,
                         $"Record {fork.Sequence} of \"{fork.WorkflowId}\" has another hash than forked_from says.",
-                        ("workflow_id", fork.WorkflowId), ("current_hash", source.Record.Hash.ToString())),
+                        [.. Refusal.Of(source.Record.Record.Key), ("sequence", Refusal.Text(fork.Sequence)),
+                            ("current_state", source.Record.Record.ToState), ("current_sequence", Refusal.Text(fork.Sequence)),
+                            ("current_hash", source.Record.Hash.ToString())]),
                 };
             }
             var parts = command.Parts;

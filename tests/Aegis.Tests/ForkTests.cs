@@ -63,6 +63,37 @@ public sealed class ForkTests(Database database)
     }
 
     [Test]
+    public async Task What_a_refused_fork_says_a_program_can_read_too()
+    {
+        var id = await ChainAsync();
+        var record = (await Given.RecordsAsync(_server, id))[0];
+
+        var none = await ErrorAssert.RefusedAsync(() => ForkAsync(id, 99), "RECORD_NOT_FOUND", StatusCode.NotFound);
+        var other = await ErrorAssert.RefusedAsync(
+            () => ForkAsync(id, 2, f => f.ForkedFrom.Hash = record.Hash), "HASH_MISMATCH", StatusCode.Aborted);
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(none.Metadata, Is.SupersetOf(new Dictionary<string, string>
+            {
+                ["namespace"] = "default",
+                ["workflow_id"] = id,
+                ["sequence"] = "99",
+                ["current_sequence"] = "4",
+            }));
+            Assert.That(other.Metadata, Is.SupersetOf(new Dictionary<string, string>
+            {
+                ["namespace"] = "default",
+                ["workflow_id"] = id,
+                ["sequence"] = "2",
+                ["current_state"] = "S2",
+                ["current_sequence"] = "2",
+            }));
+            Assert.That(other.Metadata["current_hash"], Has.Length.EqualTo(64).And.EqualTo(other.Metadata["current_hash"].ToLowerInvariant()));
+        }
+    }
+
+    [Test]
     public async Task A_forged_checkpoint_with_a_sound_hash_of_its_own_is_handed_to_nobody()
     {
         var id = await ChainAsync();

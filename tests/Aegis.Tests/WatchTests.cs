@@ -111,6 +111,24 @@ public sealed class WatchTests(Database database)
         Assert.That(info.Metadata["from_log_index"], Is.EqualTo("1000000"));
     }
 
+    [Test]
+    public async Task A_watch_that_has_nothing_to_tell_says_so_every_ten_seconds()
+    {
+        await using var server = await TestServer.StartAsync(database);
+        using var watch = server.Workflows.WatchRecords(new Pb.WatchRecordsRequest());
+        await watch.ResponseStream.MoveNext(CancellationToken.None);
+        var first = watch.ResponseStream.Current;
+        var silence = System.Diagnostics.Stopwatch.StartNew();
+
+        await watch.ResponseStream.MoveNext(CancellationToken.None);
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(watch.ResponseStream.Current, Is.EqualTo(first));
+            Assert.That(silence.Elapsed.TotalSeconds, Is.InRange(9, 20));
+        }
+    }
+
     private static async Task<List<Pb.Record>> WatchAsync(TestServer server, Pb.WatchRecordsRequest request, int count)
     {
         using var watch = server.Workflows.WatchRecords(request, deadline: DateTime.UtcNow.AddSeconds(60));
