@@ -187,6 +187,33 @@ public static class RecordFormat
         return new Bytes16(digest[..Core.Bytes16.Size]);
     }
 
+    /// <summary>opaque16 namespace ‖ opaque16 workflow_id ‖ u64 sequence ‖ hash: the last line of a statement, before base64.</summary>
+    public static byte[] EncodeStatement(WorkflowKey workflow, long sequence, Hash hash)
+    {
+        var writer = new Writer(128);
+        writer.Opaque16(workflow.Namespace);
+        writer.Opaque16(workflow.WorkflowId);
+        writer.U64(sequence);
+        writer.Hash(hash);
+        return writer.ToArray();
+    }
+
+    /// <summary>What <see cref="EncodeStatement"/> wrote, or null where the bytes are no such thing.</summary>
+    public static (WorkflowKey Key, long Sequence, Hash Hash)? TryDecodeStatement(ReadOnlySpan<byte> bytes)
+    {
+        try
+        {
+            var reader = new Reader(bytes);
+            var said = (new WorkflowKey(reader.Opaque16(), reader.Opaque16()), reader.U64(), reader.Hash());
+            reader.End();
+            return said;
+        }
+        catch (FormatException)
+        {
+            return null;
+        }
+    }
+
     private ref struct Writer(int capacity)
     {
         private byte[] _buffer = new byte[capacity];

@@ -69,7 +69,7 @@ internal static class Vectors
 
     private static long Number(JsonNode node, string name) => long.Parse(Text(node, name), CultureInfo.InvariantCulture);
 
-    private static Hash HashOf(JsonNode node, string name) => new(Convert.FromHexString(Text(node, name)));
+    public static Hash HashOf(JsonNode node, string name) => new(Convert.FromHexString(Text(node, name)));
 
     private static Bytes16 SaltOf(JsonNode node) => new(Convert.FromHexString(Text(node, "salt")));
 }
