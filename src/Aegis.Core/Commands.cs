@@ -24,6 +24,9 @@ public abstract record WriteCommand : Command
     /// <summary>The size of the log that the caller has seen; 0 for none.</summary>
     public required long KnownLogSize { get; init; }
 
+    /// <summary>Whether the caller wants the path that proves the record's place in the log.</summary>
+    public bool IncludeProof { get; init; }
+
     /// <summary>The parts, salted and digested in the caller's thread, off the writer's path.</summary>
     public required Parts Parts { get; init; }
 
@@ -190,11 +193,43 @@ public sealed record OpenLogCommand(string LogId, Parts Parts) : Command
     public override int Weight => 1024;
 }
 
+/// <summary>
+/// An act upon the log itself, which leaves a record in the log's own history: <c>to_state</c> names the act, the metadata are its
+/// arguments.
+/// </summary>
+public sealed record LogActCommand(string Act, Parts Parts) : Command
+{
+    public const string KeyAdded = "KEY_ADDED";
+    public const string RollbackAccepted = "ROLLBACK_ACCEPTED";
+    public const string Quarantined = "QUARANTINED";
+    public const string Released = "RELEASED";
+    public const string Repaired = "REPAIRED";
+
+    /// <summary>
+    /// The next generation of the log, which begins with this record and takes the log on from
+    /// <see cref="SurvivingSize"/>; null to stay in the current one.
+    /// </summary>
+    public string? NewLogId { get; init; }
+
+    /// <summary>The size that the log must have for a new generation to begin.</summary>
+    public long SurvivingSize { get; init; }
+
+    public override IEnumerable<WorkflowKey> Workflows => [WorkflowKey.Log];
+    public override int Weight => 1024 + Parts.Bytes;
+}
+
 /// <summary>What became of a command.</summary>
 public abstract record Outcome;
 
 /// <summary>The command's record, new or, when replayed, as it was recorded before.</summary>
-public sealed record Written(StoredRecord Record, Workflow Workflow, Lease? Lease, bool Replayed) : Outcome;
+public sealed record Written(StoredRecord Record, Workflow Workflow, Lease? Lease, bool Replayed) : Outcome
+{
+    /// <summary>A signed head that covers the record. Set once the record is durable.</summary>
+    public SealedHead? Head { get; init; }
+
+    /// <summary>For a new record the tree of that head, for the record's inclusion path.</summary>
+    public GrownTree? Tree { get; init; }
+}
 
 /// <summary>The command changed nothing.</summary>
 public sealed record Refused(Refusal Refusal) : Outcome;
@@ -203,6 +238,9 @@ public sealed record Refused(Refusal Refusal) : Outcome;
 public sealed record LeasesDecided(IReadOnlyList<LeaseAnswer> Answers) : Outcome;
 
 public sealed record LeaseAnswer(WorkflowKey Key, Workflow? Workflow, Refusal? Refusal);
+
+/// <summary>The act is recorded.</summary>
+public sealed record LogActed(StoredRecord Record) : Outcome;
 
 /// <summary>The slice is stored.</summary>
 public sealed record Imported : Outcome;

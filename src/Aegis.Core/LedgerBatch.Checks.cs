@@ -1,7 +1,7 @@
 namespace Aegis.Core;
 
-// The checks every write goes through, in the order of the contract: size of the log, replay, existence, closed,
-// lease, state, expectation.
+// The checks every write goes through, in the order of the contract: size of the log, replay, existence, quarantine,
+// closed, lease, state, expectation.
 public sealed partial class LedgerBatch
 {
     /// <summary>What comes before a write's own conditions; null when nothing stands against it.</summary>
@@ -21,6 +21,8 @@ public sealed partial class LedgerBatch
     {
         if (!_workflows.TryGetValue(key, out workflow!))
             return new Refused(Refusal.NotFound(key));
+        if (CheckQuarantine(workflow) is { } quarantined)
+            return quarantined;
         if (workflow.Importing)
         {
             return new Refused(Refusal.Conflict(Reason.WorkflowClosed,
@@ -32,6 +34,11 @@ public sealed partial class LedgerBatch
                 + $"\"{workflow.State}\".", workflow))
             : null;
     }
+
+    private static Refused? CheckQuarantine(Workflow workflow) => workflow.Quarantined
+        ? new Refused(Refusal.Conflict(Reason.WorkflowQuarantined,
+            $"A violation closed the workflow {workflow.Key} to writes; ListViolations tells which.", workflow))
+        : null;
 
     private Refused? CheckLease(Workflow workflow, long epoch)
     {

@@ -73,6 +73,8 @@ public sealed partial class LedgerBatch
                     $"The workflow {command.Key} is not here, and the records begin at {first.Sequence}.",
                     Refusal.Of(command.Key));
         }
+        if (CheckQuarantine(local) is { } quarantined)
+            return quarantined.Refusal;
         if (first.Sequence != local.Sequence + 1 || first.PreviousHash != local.HeadHash)
         {
             return Refusal.Conflict(Reason.HashMismatch,

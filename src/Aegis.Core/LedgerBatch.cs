@@ -9,6 +9,23 @@ public sealed record BatchState
     /// <summary>How many records the log has: the log_index of the next.</summary>
     public required long LogSize { get; init; }
 
+    /// <summary>
+    /// The tree over the log's records, of the same size, as the stored head says; null where it says none.
+    /// </summary>
+    public required MerkleFrontier? Frontier { get; init; }
+
+    /// <summary>The stored head as it was signed; empty while the log has no record.</summary>
+    public required string SignedNote { get; init; }
+
+    /// <summary>
+    /// The hashes of the records from the size of the log that the writer asked with, in their order, as many as were read:
+    /// what other servers have appended since this one last saw the log.
+    /// </summary>
+    public IReadOnlyList<Hash> HashesSince { get; init; } = [];
+
+    /// <summary>Complete tiles of that tree which are not stored yet: none but where a log is sealed for the first time.</summary>
+    public IReadOnlyList<Tile> MissingTiles { get; init; } = [];
+
     /// <summary>The latest recorded_at among the log's own records.</summary>
     public required long LastRecordedAt { get; init; }
 
@@ -53,6 +70,9 @@ public sealed partial class LedgerBatch
 
     public string LogId { get; private set; }
 
+    private MerkleFrontier Frontier =>
+        _state.Frontier ?? throw new InvalidOperationException("A log whose head has no tree cannot be sealed.");
+
     public long LastRecordedAt { get; private set; }
 
     /// <summary>How many records the log has after this batch.</summary>
@@ -72,6 +92,15 @@ public sealed partial class LedgerBatch
     public IEnumerable<(WorkflowKey Key, Lease Lease)> Leases =>
         _changedLeases.Select(k => (k, _workflows[k].Lease!));
 
+    /// <summary>The head over all records, those of this batch included. Null until <see cref="Seal"/>, and without new records.</summary>
+    public SealedHead? Head { get; private set; }
+
+    /// <summary>Whether the batch can be stored: all its records are under its head.</summary>
+    public bool IsSealed => _records.Count == 0 || Head?.Head.Size == LogSize;
+
+    /// <summary>The tiles that the new records complete, the lower before the higher. Empty until <see cref="Seal"/>.</summary>
+    public IReadOnlyList<Tile> Tiles { get; private set; } = [];
+
     /// <summary>Whether there is anything to store.</summary>
     public bool IsEmpty => _records.Count == 0 && _changedLeases.Count == 0;
 
@@ -84,8 +113,28 @@ public sealed partial class LedgerBatch
         KeepLeasesCommand keep => Decide(keep),
         ImportCommand import => Decide(import),
         OpenLogCommand open => Decide(open),
+        LogActCommand act => Decide(act),
         _ => throw new ArgumentException($"The command {command.GetType().Name} is unknown.", nameof(command)),
     };
+
+    /// <summary>
+    /// Appends the new records to the tree and has the new head signed. After it nothing more is decided. The head must reach
+    /// nobody before the batch is durable: a signature over what was then not stored could never be taken back.
+    /// </summary>
+    public void Seal(Func<LogHead, string> sign)
+    {
+        if (_records.Count == 0)
+            return;
+        var frontier = Frontier.Clone();
+        var tiles = _state.MissingTiles.ToList();
+        foreach (var record in _records)
+            Tile.Append(frontier, record.Hash, tiles);
+        var head = new LogHead(LogId, frontier.Size, frontier.Root);
+        (Head, Tiles) = (new SealedHead(head, frontier, sign(head)), tiles);
+    }
+
+    /// <summary>The tree as this batch grows it, for the proofs of its new records.</summary>
+    public GrownTree Tree() => new(Frontier, [.. _records.Select(r => r.Hash)]);
 
     private Outcome Decide(StartCommand command)
     {
@@ -167,6 +216,18 @@ public sealed partial class LedgerBatch
         return new LogOpened(LogId);
     }
 
+    private Outcome Decide(LogActCommand command)
+    {
+        if (command.NewLogId is not null && LogSize != command.SurvivingSize)
+        {
+            return new Refused(new Refusal(Reason.SequenceMismatch,
+                $"The log has {LogSize} records, and {command.SurvivingSize} were to survive: it moved meanwhile. Look again.",
+                ("log_size", Refusal.Text(LogSize)), ("surviving_size", Refusal.Text(command.SurvivingSize))));
+        }
+        LogId = command.NewLogId ?? LogId;
+        return new LogActed(AppendToLogHistory(command.Act, command.Parts));
+    }
+
     private Written Advance(WriteCommand command, Workflow workflow, RecordKind kind, string toState,
         WorkflowStatus status, long leaseEpoch)
     {
@@ -242,7 +303,7 @@ public sealed partial class LedgerBatch
     }
 
     /// <summary>Goes on with the log's own history, the workflow <see cref="WorkflowKey.Log"/>.</summary>
-    private void AppendToLogHistory(string toState, Parts parts)
+    private StoredRecord AppendToLogHistory(string toState, Parts parts)
     {
         _workflows.TryGetValue(WorkflowKey.Log, out var log);
         var record = Append(WorkflowKey.Log, "", 0, parts, new Draft
@@ -271,6 +332,7 @@ public sealed partial class LedgerBatch
             CreatedAt = log?.CreatedAt ?? record.Record.RecordedAt,
             UpdatedAt = record.Record.RecordedAt,
         }, leaseChanged: false);
+        return record;
     }
 
     private void Store(Workflow workflow, bool leaseChanged)

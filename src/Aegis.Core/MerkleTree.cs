@@ -258,3 +258,70 @@ public sealed class MerkleFrontier
         return new MerkleFrontier(size, peaks);
     }
 }
+
+/// <summary>
+/// A tree and the leaves that were appended to it, of which the old ones are known by the frontier alone: enough for every
+/// inclusion path of a new leaf. Thread-safe: each caller of a batch takes its own path.
+/// </summary>
+public sealed class GrownTree
+{
+    private readonly Lock _lock = new();
+
+    // Guarded by _lock; what was computed for one path serves the others.
+    private readonly Dictionary<Subtree, Hash> _known;
+    private readonly long _before;
+    private readonly IReadOnlyList<Hash> _leaves;
+
+    public GrownTree(MerkleFrontier before, IReadOnlyList<Hash> leaves)
+    {
+        _known = before.Subtrees().ToDictionary(s => s.Subtree, s => s.Hash);
+        (_before, _leaves) = (before.Size, leaves);
+    }
+
+    public long Size => _before + _leaves.Count;
+
+    /// <summary>The inclusion path of a new leaf at this size.</summary>
+    public IReadOnlyList<Hash> InclusionPath(long index)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(index, _before);
+        lock (_lock)
+            return [.. MerkleTree.InclusionPath(index, Size).Select(range => MerkleTree.HashOf(range, HashOf))];
+    }
+
+    /// <summary>
+    /// A subtree that lies beside the way of a new leaf. One among the old leaves is a peak of the frontier, since the subtree
+    /// above it holds a new leaf.
+    /// </summary>
+    private Hash HashOf(Subtree subtree)
+    {
+        if (_known.TryGetValue(subtree, out var hash))
+            return hash;
+        hash = subtree.Level == 0
+            ? _leaves[(int)(subtree.Index - _before)]
+            : MerkleTree.Node(HashOf(new Subtree(subtree.Level - 1, subtree.Index * 2)),
+                HashOf(new Subtree(subtree.Level - 1, (subtree.Index * 2) + 1)));
+        _known[subtree] = hash;
+        return hash;
+    }
+}
+
+/// <summary>
+/// 256 neighbouring hashes of one level of the tree, kept together once they are all there: of level 0 the hashes of records,
+/// of the levels above the roots of the tiles below (C2SP tlog-tiles).
+/// </summary>
+public sealed record Tile(int Level, long Index, Hash Root)
+{
+    /// <summary>How many levels of the tree a tile covers.</summary>
+    public const int Levels = 8;
+
+    /// <summary>How many hashes it holds.</summary>
+    public const int Width = 256;
+
+    /// <summary>Appends a leaf to a tree, and to a list the tiles that it completes, the lower before the higher.</summary>
+    public static void Append(MerkleFrontier frontier, Hash leaf, ICollection<Tile> completed) =>
+        frontier.Append(leaf, (subtree, hash) =>
+        {
+            if (subtree.Level % Levels == 0)
+                completed.Add(new Tile((subtree.Level / Levels) - 1, subtree.Index, hash));
+        });
+}

@@ -27,6 +27,8 @@ public enum Reason
     StoreUnavailable,
     OutcomeUnknown,
     ShuttingDown,
+    WorkflowQuarantined,
+    LogRolledBack,
 }
 
 /// <summary>

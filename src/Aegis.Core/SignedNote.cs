@@ -180,6 +180,9 @@ public sealed record LogHead(string LogId, long Size, Hash Root)
             : null;
 }
 
+/// <summary>A head with the tree it stands for, from which the writer goes on, and its signed note.</summary>
+public sealed record SealedHead(LogHead Head, MerkleFrontier Frontier, string SignedNote);
+
 /// <summary>
 /// What the log says of one workflow's newest record at one size of the log, signed like a head: showing a shorter history later
 /// contradicts it. Four lines: log_id, <c>aegis/workflow-head/v1</c>, the size in decimal, and base64 of

@@ -13,6 +13,11 @@ public enum ViolationClass
     ErasedWithoutRecord = 8,
     WorkflowHeadModified = 9,
     ClockRegression = 10,
+    WorkflowDeleted = 11,
+    TileModified = 12,
+    LogRolledBack = 13,
+    LogForked = 14,
+    SignatureInvalid = 15,
 }
 
 /// <summary>One finding of verification: what, where, and what should be.</summary>

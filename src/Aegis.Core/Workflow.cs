@@ -29,6 +29,9 @@ public sealed record Workflow
     /// <summary>An import has stored some of its records and not yet the last: closed to callers until then.</summary>
     public bool Importing { get; init; }
 
+    /// <summary>A violation that is open concerns it: closed to writes until an operator releases or repairs it.</summary>
+    public bool Quarantined { get; init; }
+
     /// <summary>The newest lease, perhaps expired or void; null when there never was one.</summary>
     public Lease? Lease { get; init; }
 

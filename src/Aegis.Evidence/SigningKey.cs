@@ -27,6 +27,9 @@ public sealed class SigningKey : IDisposable
     /// <summary>The head as a signed note.</summary>
     public string Sign(LogHead head) => Sign(head.LogId, head.Text);
 
+    /// <summary>A new key that is kept nowhere.</summary>
+    public static SigningKey Create() => Parse(Generate());
+
     /// <exception cref="FormatException">The text is not an Ed25519 private key in PKCS#8.</exception>
     public static SigningKey Parse(string pem)
     {

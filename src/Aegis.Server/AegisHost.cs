@@ -122,11 +122,15 @@ public static class AegisHost
         services.AddSingleton<Importer>();
         services.AddSingleton<HealthServiceImpl>();
         services.AddSingleton<LogTail>();
+        services.AddSingleton<LogSigner>();
+        services.AddSingleton<SignerMemory>();
+        services.AddSingleton<LogProofs>();
         services.AddSingleton<Ledger>();
         services.AddSingleton<StoreMonitor>();
         services.AddSingleton<RefusalSummary>();
         services.AddSingleton<Drain>();
         // Stopped in the reverse order: the drain first, the ledger after those that submit to it.
+        services.AddHostedService(provider => provider.GetRequiredService<SignerMemory>());
         services.AddHostedService(provider => provider.GetRequiredService<Ledger>());
         services.AddHostedService(provider => provider.GetRequiredService<LogTail>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());

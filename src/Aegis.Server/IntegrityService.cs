@@ -8,7 +8,8 @@ namespace Aegis.Server;
 using Pb = Aegis.V1;
 
 /// <summary>Checks that nobody rewrote what was recorded.</summary>
-public sealed class IntegrityService(ILedgerStore store, LogTail tail, Findings findings, TimeProvider time)
+public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogTail tail, LogSigner signer,
+    SignerMemory memory, LogProofs proofs, Findings findings, TimeProvider time)
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;

@@ -97,7 +97,7 @@ public sealed partial class Ledger
         // Leases alone leave no record: compare them, after the confirming write.
         await store.ConfirmAsync(0, Hash.Zero, CancellationToken.None);
         var leases = batch.Leases.ToList();
-        await using var look = await store.BeginAsync([.. leases.Select(l => l.Key)], [], CancellationToken.None);
+        await using var look = await store.BeginAsync([.. leases.Select(l => l.Key)], [], memory.Size, CancellationToken.None);
         var stored = look.State.Workflows.ToDictionary(w => w.Key, w => w.Lease);
         return leases.TrueForAll(l => stored.GetValueOrDefault(l.Key) == l.Lease);
     }

@@ -11,7 +11,8 @@ namespace Aegis.Server;
 /// commit, with its own result.
 /// </summary>
 public sealed partial class Ledger(
-    ILedgerStore store, LogTail tail, ServerOptions options, Metrics metrics, ILogger<Ledger> logger) : BackgroundService
+    ILedgerStore store, LogTail tail, LogSigner signer, SignerMemory memory, ServerOptions options, Metrics metrics,
+    ILogger<Ledger> logger) : BackgroundService
 {
     private readonly Channel<Pending> _queue = Channel.CreateUnbounded<Pending>(
         new UnboundedChannelOptions { SingleReader = true });
@@ -30,7 +31,9 @@ public sealed partial class Ledger(
     /// once it is taken, its outcome stands and is returned.
     /// </summary>
     /// <exception cref="OperationCanceledException">The command was never taken.</exception>
-    /// <exception cref="RefusalException">OVERLOADED, STORE_UNAVAILABLE, STORE_FULL, OUTCOME_UNKNOWN, SHUTTING_DOWN.</exception>
+    /// <exception cref="RefusalException">
+    /// OVERLOADED, LOG_ROLLED_BACK, STORE_UNAVAILABLE, STORE_FULL, OUTCOME_UNKNOWN, SHUTTING_DOWN.
+    /// </exception>
     public async Task<Outcome> SubmitAsync(Command command, CancellationToken cancellationToken)
     {
         var weight = command.Weight;
@@ -121,9 +124,13 @@ public sealed partial class Ledger(
         try
         {
             transaction = await BeginAsync(commands);
-            tail.Advance(transaction.State.LogSize);
+            var rolledBack = await memory.CheckAsync(transaction.State, CancellationToken.None);
+            if (rolledBack is null)
+                tail.Advance(transaction.State.LogSize);
+            commands = Admit(commands, rolledBack, transaction.State);
             batch = new LedgerBatch(transaction.State);
             outcomes = [.. commands.Select(c => batch.Decide(c.Command))];
+            batch.Seal(signer.Sign);
             if (!batch.IsEmpty)
                 await transaction.CommitAsync(batch);
         }
@@ -157,24 +164,52 @@ public sealed partial class Ledger(
         var requests = commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet();
         try
         {
-            return await store.BeginAsync(workflows, requests, CancellationToken.None);
+            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
         }
         catch (StoreException e) when (e.Failure == StoreFailure.Unavailable)
         {
-            return await store.BeginAsync(workflows, requests, CancellationToken.None);
+            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
         }
     }
+
+    /// <summary>
+    /// On a log that was rolled back only an operator's acceptance of the loss is let through, and only onto a head that the
+    /// log's key has signed; on any other log there is nothing to accept.
+    /// </summary>
+    private IReadOnlyList<Pending> Admit(IReadOnlyList<Pending> commands, Refusal? rolledBack, BatchState state)
+    {
+        var admitted = new List<Pending>(commands.Count);
+        foreach (var pending in commands)
+        {
+            var accepts = pending.Command is LogActCommand { NewLogId: not null };
+            if (!accepts && rolledBack is null || accepts && memory.Surviving?.SignedNote == state.SignedNote)
+                admitted.Add(pending);
+            else
+                pending.Completion.TrySetException(new RefusalException(rolledBack ?? NothingToAccept));
+        }
+        return admitted;
+    }
+
+    public static readonly Refusal NothingToAccept = Refusal.Invalid("log", "is not rolled back: there is nothing to accept");
 
     private void Answer(IReadOnlyList<Pending> commands, LedgerBatch batch, Outcome[] outcomes, TimeSpan time)
     {
         if (!batch.IsEmpty)
         {
+            if (batch.Head is { } head)
+                memory.Remember(head);
             tail.Advance(batch.LogSize);
             metrics.Committed(commands.Count, batch.Records.Count, time);
         }
+        var tree = batch.Head is null ? null : batch.Tree();
         for (var i = 0; i < commands.Count; i++)
-            commands[i].Completion.TrySetResult(outcomes[i]);
+            commands[i].Completion.TrySetResult(WithProof(outcomes[i], tree));
     }
+
+    /// <summary>Adds to a record that is durable now the head that covers it, and what its path is computed from.</summary>
+    private Outcome WithProof(Outcome outcome, GrownTree? tree) => outcome is not Written written
+        ? outcome
+        : written with { Head = memory.Newest, Tree = written.Replayed ? null : tree };
 
     private static async Task DisposeAsync(LedgerTransaction? transaction)
     {

@@ -163,10 +163,11 @@ internal static class Mapping
         Sha256 = part.Sha256.ToPb(),
     };
 
-    public static Pb.Receipt ReceiptOf(StoredRecord record) => new()
+    public static Pb.Receipt ReceiptOf(StoredRecord record, string logHead) => new()
     {
         RecordHash = record.Hash.ToPb(),
         LogIndex = (ulong)record.LogIndex,
+        LogHead = logHead,
     };
 
     public static ByteString ToPb(this Hash hash) => UnsafeByteOperations.UnsafeWrap(hash.ToArray());

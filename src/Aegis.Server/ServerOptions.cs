@@ -16,6 +16,15 @@ public sealed record ServerOptions
     /// <summary>AEGIS_LOG_ID: the name of the log; null lets a new database make its own.</summary>
     public string? LogId { get; init; }
 
+    /// <summary>AEGIS_SIGNING_KEY: the file of the log's key, PKCS#8 in PEM; made when a new log begins and it is absent.</summary>
+    public string? SigningKeyFile { get; init; }
+
+    /// <summary>AEGIS_MEMORY_FILE: where this server remembers the last head it has seen or signed.</summary>
+    public string? MemoryFile { get; init; }
+
+    /// <summary>AEGIS_MEMORY=required: whether a log that is not empty is refused when there is no memory of it.</summary>
+    public bool IsMemoryRequired { get; init; }
+
     /// <summary>AEGIS_DRAIN_SECONDS: how long to serve on after a request to stop.</summary>
     public TimeSpan Drain { get; init; } = TimeSpan.FromSeconds(5);
 
@@ -43,6 +52,14 @@ public sealed record ServerOptions
             Database = NonEmpty(configuration["AEGIS_DATABASE"]) ?? defaults.Database,
             DataDirectory = NonEmpty(configuration["AEGIS_DATA_DIR"]) ?? defaults.DataDirectory,
             LogId = LogIdOf(NonEmpty(configuration["AEGIS_LOG_ID"])),
+            SigningKeyFile = NonEmpty(configuration["AEGIS_SIGNING_KEY"]),
+            MemoryFile = NonEmpty(configuration["AEGIS_MEMORY_FILE"]),
+            IsMemoryRequired = NonEmpty(configuration["AEGIS_MEMORY"]) switch
+            {
+                null or "optional" => false,
+                "required" => true,
+                var other => throw new ConfigurationException($"AEGIS_MEMORY must be required or optional, not \"{other}\"."),
+            },
             Drain = TimeSpan.FromSeconds(Number(configuration, "AEGIS_DRAIN_SECONDS", 5, 0, 3600)),
             LogFormat = NonEmpty(configuration["AEGIS_LOG_FORMAT"]) switch
             {
@@ -70,6 +87,26 @@ public sealed record ServerOptions
         if (path.Length == 0)
             throw new ConfigurationException("AEGIS_DATABASE names no file after \"sqlite:\".");
         return SqliteLedgerStore.Open(path == ":memory:" ? null : Path.Combine(DataDirectory, path), time);
+    }
+
+    /// <summary>
+    /// The file of the key: the one named, else one in the data directory that all logs of this server share; null for a
+    /// temporary log, whose key is gone with it.
+    /// </summary>
+    public string? SigningKeyPath => SigningKeyFile ?? (IsTemporary ? null : Path.Combine(DataDirectory, "signing-key.pem"));
+
+    /// <summary>
+    /// The file of the memory: the one named, else one in the data directory for each database, so that another log in the same
+    /// place is noticed and one in another place is not mistaken for it; null for a temporary log.
+    /// </summary>
+    /// <param name="location">Where the store says its data is.</param>
+    public string? MemoryPath(string location)
+    {
+        if (MemoryFile is not null || IsTemporary)
+            return MemoryFile;
+        var relative = Path.IsPathRooted(location) ? Path.GetRelativePath(DataDirectory, location) : location;
+        var name = string.Concat(relative.Select(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' ? c : '_'));
+        return Path.Combine(DataDirectory, $"memory-{name}.json");
     }
 
     /// <summary>Whether the data is gone when the server stops.</summary>

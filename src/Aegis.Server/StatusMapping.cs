@@ -33,7 +33,7 @@ internal static class StatusMapping
         Reason.WorkflowAlreadyExists or Reason.RequestIdReused => StatusCode.AlreadyExists,
         Reason.StateMismatch or Reason.SequenceMismatch or Reason.HashMismatch => StatusCode.Aborted,
         Reason.WorkflowClosed or Reason.LeaseHeld or Reason.LeaseRequired or Reason.LeaseStale
-            or Reason.SnapshotErased => StatusCode.FailedPrecondition,
+            or Reason.SnapshotErased or Reason.WorkflowQuarantined or Reason.LogRolledBack => StatusCode.FailedPrecondition,
         Reason.ChainBroken or Reason.SnapshotCorrupt or Reason.LogForked => StatusCode.DataLoss,
         Reason.CursorAheadOfLog => StatusCode.OutOfRange,
         Reason.Overloaded or Reason.StoreFull => StatusCode.ResourceExhausted,

@@ -33,6 +33,8 @@ public sealed class StoreMonitor : BackgroundService
     private readonly LogTail _tail;
     private readonly ServerOptions _options;
     private readonly Findings _findings;
+    private readonly LogSigner _signer;
+    private readonly SignerMemory _memory;
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
     private readonly ILogger<StoreMonitor> _logger;
@@ -48,11 +50,12 @@ public sealed class StoreMonitor : BackgroundService
     private long _fullUntil;
     private bool _toldSkew;
 
-    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, ServerOptions options, Findings findings,
-        HealthServiceImpl health, Metrics metrics, TimeProvider time, ILogger<StoreMonitor> logger)
+    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory,
+        ServerOptions options, Findings findings, HealthServiceImpl health, Metrics metrics, TimeProvider time, ILogger<StoreMonitor> logger)
     {
-        (_store, _tail, _options, _findings, _health, _time, _logger) =
-            (store, tail, options, findings, health, time, logger);
+        (_store, _tail, _signer, _memory, _options, _findings, _health, _time, _logger) =
+            (store, tail, signer, memory, options, findings, health, time, logger);
+        memory.Changed += Publish;
         ledger.StoreFailed += OnStoreFailed;
         findings.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
@@ -75,23 +78,73 @@ public sealed class StoreMonitor : BackgroundService
     public async Task PrepareAsync(CancellationToken cancellationToken)
     {
         await _store.MigrateAsync(cancellationToken);
-        var logId = _options.LogId ?? $"aegis/{Guid.NewGuid()}";
-        await using (var transaction = await _store.BeginAsync([WorkflowKey.Log], [], cancellationToken))
+        var head = await _store.ReadHeadAsync(cancellationToken);
+        if (head is not null && _options.LogId is { } wanted && wanted != LogName.Split(head.LogId).Base)
         {
-            var batch = new LedgerBatch(transaction.State);
-            var metadata = new Metadata([KeyValuePair.Create("log_id", logId)]);
-            var opened = (LogOpened)batch.Decide(new OpenLogCommand(logId, SystemParts(metadata)));
-            if (_options.LogId is { } wanted && wanted != opened.LogId)
-            {
-                throw new StoreException(StoreFailure.Unusable,
-                    $"AEGIS_LOG_ID is \"{wanted}\", and the database holds the log \"{opened.LogId}\".");
-            }
-            if (!batch.IsEmpty)
-                await transaction.CommitAsync(batch);
-            _tail.Advance(batch.LogSize);
-            LogId = opened.LogId;
+            throw new StoreException(StoreFailure.Unusable,
+                $"AEGIS_LOG_ID is \"{wanted}\", and the database holds the log \"{head.LogId}\".");
         }
+        _signer.Load(head);
+        await _memory.LoadAsync(head, cancellationToken);
+        LogId = await OpenAsync(cancellationToken);
         await ProbeAsync(cancellationToken);
+    }
+
+    /// <summary>
+    /// Begins the log, or seals one that the version before wrote without a signature: its key is added, and the first head that
+    /// is signed covers all that was there.
+    /// </summary>
+    private async Task<string> OpenAsync(CancellationToken cancellationToken)
+    {
+        var tiles = new List<Tile>();
+        var unsealed = await UnsealedAsync(tiles, cancellationToken);
+        await using var transaction = await _store.BeginAsync([WorkflowKey.Log], [], unsealed.Size, cancellationToken);
+        var state = transaction.State;
+        if (state.LogSize > 0 && state.SignedNote.Length > 0)
+            return state.LogId;
+        if (state.LogSize > 0)
+        {
+            foreach (var hash in state.HashesSince)
+                Tile.Append(unsealed, hash, tiles);
+            if (unsealed.Size != state.LogSize)
+                throw new StoreException(StoreFailure.Unavailable, "The log grows faster than it can be sealed.");
+            state = state with { Frontier = unsealed, MissingTiles = tiles };
+        }
+        var batch = new LedgerBatch(state);
+        var logId = _options.LogId ?? $"aegis/{Guid.NewGuid()}";
+        if (state.LogSize == 0)
+        {
+            batch.Decide(new OpenLogCommand(logId, SystemParts(new Metadata([KeyValuePair.Create("log_id", logId)]))));
+        }
+        else
+        {
+            var key = _signer.VerifierKey(state.LogId).ToString();
+            batch.Decide(new LogActCommand(LogActCommand.KeyAdded,
+                SystemParts(new Metadata([KeyValuePair.Create("verifier_key", key)]))));
+        }
+        batch.Seal(_signer.Sign);
+        await transaction.CommitAsync(batch);
+        _memory.Remember(batch.Head!);
+        _tail.Advance(batch.LogSize);
+        return batch.LogId;
+    }
+
+    /// <summary>The tree over the records of a log that has no signed head; empty for any other.</summary>
+    private async Task<MerkleFrontier> UnsealedAsync(List<Tile> tiles, CancellationToken cancellationToken)
+    {
+        var frontier = new MerkleFrontier();
+        if (await _store.ReadHeadAsync(cancellationToken) is not { IsSealed: false } head)
+            return frontier;
+        while (frontier.Size < head.Size)
+        {
+            var hashes = await _store.ReadHashesAsync(frontier.Size,
+                (int)Math.Min(ILedgerStore.HashesMax, head.Size - frontier.Size), fromEncoded: true, cancellationToken);
+            if (hashes.Count == 0)
+                break;
+            foreach (var hash in hashes)
+                Tile.Append(frontier, hash, tiles);
+        }
+        return frontier;
     }
 
     /// <summary>The parts of a record that the service writes by itself.</summary>
@@ -130,8 +183,14 @@ public sealed class StoreMonitor : BackgroundService
     {
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         patience.CancelAfter(ProbePatience);
+        var seen = _memory.Size;
         var probe = await _store.ProbeAsync(patience.Token);
         _tail.Advance(probe.LogSize);
+        if (probe.Head is { } head)
+        {
+            await _memory.FollowAsync(head, seen, cancellationToken);
+            LogId = head.LogId;
+        }
         ClockSkew = _time.GetUtcNow() - DateTimeOffset.UnixEpoch.AddTicks(probe.Clock * TimeSpan.TicksPerMicrosecond);
         if (ClockSkew.Duration() > SkewMax != _toldSkew)
         {
@@ -189,7 +248,7 @@ public sealed class StoreMonitor : BackgroundService
             _health.SetStatus(Liveness, ServingStatus.Serving);
             foreach (var name in Callable)
                 Set(name, _answers);
-            Set(Writes, _answers && _isWritable);
+            Set(Writes, _answers && _isWritable && _memory.RolledBack is null);
             Set(Integrity, _answers && _findings.IsClean);
         }
 

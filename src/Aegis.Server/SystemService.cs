@@ -8,7 +8,7 @@ namespace Aegis.Server;
 using Pb = Aegis.V1;
 
 /// <summary>Tells about the service itself.</summary>
-public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, ServerOptions options)
+public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, LogSigner signer, ServerOptions options)
     : Pb.SystemService.SystemServiceBase
 {
     public static readonly string Version =
@@ -22,6 +22,7 @@ public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, Serv
             Version = Version,
             LogId = monitor.LogId,
             Store = store.Kind,
+            VerifierKeys = { signer.VerifierKey(monitor.LogId).ToString() },
             Limits = new Pb.Limits
             {
                 NameBytesMax = Limits.NameBytesMax,

@@ -8,7 +8,8 @@ using Pb = Aegis.V1;
 
 /// <summary>Records workflows, and reads what was recorded.</summary>
 public sealed partial class WorkflowService(
-    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, ServerOptions options, Drain drain)
+    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, LogProofs proofs, ServerOptions options,
+    Drain drain)
     : Pb.WorkflowService.WorkflowServiceBase
 {
     public override async Task<Pb.StartWorkflowResponse> StartWorkflow(
@@ -36,6 +37,7 @@ public sealed partial class WorkflowService(
             RequestId = fields.Text("request_id", request.RequestId, Limits.RequestIdBytesMax),
             OccurredAt = fields.OccurredAt(request.OccurredAt),
             KnownLogSize = fields.Integer("known_log_size", request.KnownLogSize),
+            IncludeProof = request.IncludeProof,
             Owner = owner,
             LeaseDuration = fields.LeaseDuration(request.LeaseDuration),
             ForkedFrom = fork,
@@ -51,7 +53,7 @@ public sealed partial class WorkflowService(
         {
             Workflow = written.Workflow.ToPb(),
             Record = written.Record.ToPb(),
-            Receipt = Mapping.ReceiptOf(written.Record),
+            Receipt = await ReceiptAsync(written, request.IncludeProof, request.KnownLogSize, context),
             Lease = written.Lease.ToPb(),
             Replayed = written.Replayed,
         };
@@ -80,6 +82,7 @@ public sealed partial class WorkflowService(
             RequestId = fields.Text("request_id", request.RequestId, Limits.RequestIdBytesMax),
             OccurredAt = fields.OccurredAt(request.OccurredAt),
             KnownLogSize = fields.Integer("known_log_size", request.KnownLogSize),
+            IncludeProof = request.IncludeProof,
             Parts = fields.Parts(request.Actor, request.Reason, request.Metadata, request.Snapshot,
                 options.SnapshotBytesMax),
         };
@@ -94,7 +97,7 @@ public sealed partial class WorkflowService(
         return new Pb.TransitionWorkflowResponse
         {
             Record = written.Record.ToPb(),
-            Receipt = Mapping.ReceiptOf(written.Record),
+            Receipt = await ReceiptAsync(written, request.IncludeProof, request.KnownLogSize, context),
             Replayed = written.Replayed,
         };
     }
@@ -123,6 +126,7 @@ public sealed partial class WorkflowService(
             RequestId = fields.Text("request_id", request.RequestId, Limits.RequestIdBytesMax),
             OccurredAt = fields.OccurredAt(request.OccurredAt),
             KnownLogSize = fields.Integer("known_log_size", request.KnownLogSize),
+            IncludeProof = request.IncludeProof,
             Parts = fields.Parts(request.Actor, request.Reason, request.Metadata, request.Snapshot,
                 options.SnapshotBytesMax),
         };
@@ -132,9 +136,30 @@ public sealed partial class WorkflowService(
         return new Pb.CheckpointWorkflowResponse
         {
             Record = written.Record.ToPb(),
-            Receipt = Mapping.ReceiptOf(written.Record),
+            Receipt = await ReceiptAsync(written, request.IncludeProof, request.KnownLogSize, context),
             Replayed = written.Replayed,
         };
+    }
+
+    /// <summary>
+    /// What proves a record: the signed head, and on request the paths to it. Those that lead through what was stored before
+    /// come from the tiles; the write has happened, so that a tile which was altered shows as a path that does not verify.
+    /// </summary>
+    private async Task<Pb.Receipt> ReceiptAsync(Written written, bool includeProof, ulong knownLogSize, ServerCallContext context)
+    {
+        var head = written.Head ?? throw new InvalidOperationException("A record was written without a head.");
+        var receipt = Mapping.ReceiptOf(written.Record, head.SignedNote);
+        if (!includeProof)
+            return receipt;
+        var path = written.Tree?.InclusionPath(written.Record.LogIndex)
+            ?? await proofs.InclusionPathAsync(written.Record.LogIndex, head.Head.Size, context.CancellationToken);
+        receipt.InclusionPath.AddRange(path.Select(h => h.ToPb()));
+        if (knownLogSize > 0)
+        {
+            var consistency = await proofs.ConsistencyPathAsync((long)knownLogSize, head.Head.Size, context.CancellationToken);
+            receipt.ConsistencyPath.AddRange(consistency.Select(h => h.ToPb()));
+        }
+        return receipt;
     }
 
     private async Task<Written> WriteAsync(WriteCommand command, ServerCallContext context) =>

@@ -20,6 +20,9 @@ namespace Aegis.Storage;
 /// </summary>
 public interface ILedgerStore : IAsyncDisposable
 {
+    /// <summary>The most hashes that are read at once.</summary>
+    const int HashesMax = 4096;
+
     /// <summary>"sqlite" or "postgresql".</summary>
     string Kind { get; }
 
@@ -33,8 +36,14 @@ public interface ILedgerStore : IAsyncDisposable
     /// Locks the log, then reads its head, the clock, and what the batch touches. Waits for other writers; fails with
     /// <see cref="StoreFailure.Unavailable"/> when the lock is not to be had in time.
     /// </summary>
+    /// <param name="workflows">The workflows whose heads are wanted.</param>
+    /// <param name="requestKeys">The requests whose records are wanted.</param>
+    /// <param name="seenSize">
+    /// How far the writer has seen the log: of what came after it the hashes are wanted, up to <see cref="HashesMax"/>.
+    /// </param>
+    /// <param name="cancellationToken">Gives up waiting for the lock.</param>
     Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken);
+        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken);
 
     /// <summary>
     /// Makes sure of a commit whose outcome is unknown: on a new connection locks the log, so that the commit is over,
@@ -46,8 +55,20 @@ public interface ILedgerStore : IAsyncDisposable
     /// <summary>Whether the store answers, takes writes, and how far its log is. Cheap.</summary>
     Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken);
 
-    /// <summary>The id of the log; empty while it has no record.</summary>
-    Task<string> ReadLogIdAsync(CancellationToken cancellationToken);
+    /// <summary>The newest head of the log, or null while it has no record.</summary>
+    Task<StoredHead?> ReadHeadAsync(CancellationToken cancellationToken);
+
+    /// <summary>
+    /// The hashes of records from one log_index on, in order, up to a limit. <paramref name="fromEncoded"/> takes those that the
+    /// encoded records give instead of those that are stored beside them.
+    /// </summary>
+    Task<IReadOnlyList<Hash>> ReadHashesAsync(long fromLogIndex, int limit, bool fromEncoded, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// The hashes of one tile, complete or as far as they are there: of level 0 those of records, above the roots of the
+    /// tiles below. A tile that was stored is read as it was stored.
+    /// </summary>
+    Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken);
 
     /// <summary>A workflow, or null.</summary>
     Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);
@@ -89,7 +110,7 @@ public abstract class LedgerTransaction(BatchState state) : IAsyncDisposable
     public BatchState State { get; } = state;
 
     /// <summary>
-    /// Stores all that the batch decided, and returns when it is durable. It cannot be cancelled: a commit that is cut
+    /// Stores all that a sealed batch decided, and returns when it is durable. It cannot be cancelled: a commit that is cut
     /// short may have happened. Fails with <see cref="StoreFailure.Rejected"/> when the database refuses a value,
     /// <see cref="StoreFailure.Full"/> or <see cref="StoreFailure.Unavailable"/> when nothing was stored, and
     /// <see cref="StoreFailure.OutcomeUnknown"/> when that cannot be told.
@@ -101,9 +122,23 @@ public abstract class LedgerTransaction(BatchState state) : IAsyncDisposable
 
 /// <summary>What a probe found.</summary>
 /// <param name="IsWritable">Whether the store takes writes: a primary, not read-only.</param>
-/// <param name="LogSize">How many records the log has.</param>
+/// <param name="Head">The newest head of the log; null while it has no record.</param>
 /// <param name="Clock">The store's clock in microseconds since 1970.</param>
-public sealed record StoreProbe(bool IsWritable, long LogSize, long Clock);
+public sealed record StoreProbe(bool IsWritable, StoredHead? Head, long Clock)
+{
+    /// <summary>How many records the log has.</summary>
+    public long LogSize => Head?.Size ?? 0;
+}
+
+/// <summary>
+/// A head of the log as it is stored, altered or not. <see cref="SignedNote"/> is empty and <see cref="Frontier"/> null for a head
+/// that was stored without, by the version before.
+/// </summary>
+public sealed record StoredHead(string LogId, long Size, string SignedNote, MerkleFrontier? Frontier, long LastRecordedAt)
+{
+    /// <summary>Whether it has what a writer goes on from.</summary>
+    public bool IsSealed => Frontier is not null && SignedNote.Length > 0;
+}
 
 /// <summary>Which workflows; empty and null mean all.</summary>
 public sealed record WorkflowFilter(string Namespace)

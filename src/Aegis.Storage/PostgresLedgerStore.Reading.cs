@@ -6,10 +6,56 @@ namespace Aegis.Storage;
 // Reading. Rows are read by the names of their columns, so that those a later version adds are passed over.
 public sealed partial class PostgresLedgerStore
 {
-    public Task<string> ReadLogIdAsync(CancellationToken cancellationToken) => ReadAsync(async connection =>
-        await connection.QuerySingleOrDefaultAsync<string>(new CommandDefinition(
-            "SELECT log_id FROM log_head ORDER BY size DESC LIMIT 1",
-            cancellationToken: cancellationToken)) ?? "", cancellationToken);
+    public Task<StoredHead?> ReadHeadAsync(CancellationToken cancellationToken) => ReadAsync(async connection =>
+        (await connection.QuerySingleOrDefaultAsync<HeadRow>(new CommandDefinition(
+            "SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1",
+            cancellationToken: cancellationToken)))?.ToStoredHead(), cancellationToken);
+
+    public Task<IReadOnlyList<Hash>> ReadHashesAsync(long fromLogIndex, int limit, bool fromEncoded,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Hash>>(async connection =>
+        [.. (await connection.QueryAsync<byte[]>(new CommandDefinition(
+            fromEncoded
+                ? """
+                  SELECT sha256('\x00'::bytea || encoded)
+                  FROM record
+                  WHERE log_index >= @fromLogIndex
+                  ORDER BY log_index
+                  LIMIT @limit
+                  """
+                : """
+                  SELECT hash
+                  FROM record
+                  WHERE log_index >= @fromLogIndex
+                  ORDER BY log_index
+                  LIMIT @limit
+                  """,
+            new { fromLogIndex, limit }, cancellationToken: cancellationToken))).Select(HashBytes.One)], cancellationToken);
+
+    public Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken) =>
+        ReadAsync(async connection =>
+        {
+            var stored = await connection.QuerySingleOrDefaultAsync<byte[]>(new CommandDefinition(
+                "SELECT hashes FROM log_tile WHERE level = @level AND tile_index = @index",
+                new { level, index }, cancellationToken: cancellationToken));
+            if (stored is not null)
+                return HashBytes.Many(stored);
+            var hashes = await connection.QueryAsync<byte[]>(new CommandDefinition(
+                level == 0
+                    ? """
+                      SELECT hash
+                      FROM record
+                      WHERE log_index >= @index * 256 AND log_index < (@index + 1) * 256
+                      ORDER BY log_index
+                      """
+                    : """
+                      SELECT root
+                      FROM log_tile
+                      WHERE level = @level - 1 AND tile_index >= @index * 256 AND tile_index < (@index + 1) * 256
+                      ORDER BY tile_index
+                      """,
+                new { level, index }, cancellationToken: cancellationToken));
+            return [.. hashes.Select(HashBytes.One)];
+        }, cancellationToken);
 
     public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
         ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(

@@ -12,14 +12,14 @@ public sealed partial class PostgresLedgerStore
     private static readonly TimeSpan CommitPatience = TimeSpan.FromSeconds(10);
 
     public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken)
+        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
     {
         NpgsqlConnection? connection = null;
         try
         {
             connection = await _writer.OpenConnectionAsync(cancellationToken);
             return new Transaction(connection,
-                await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys)));
+                await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys, seenSize)));
         }
         catch (Exception e)
         {
@@ -108,19 +108,15 @@ public sealed partial class PostgresLedgerStore
     }
 
     private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,
-        IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys)
+        IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
     {
         await using var results = await connection.QueryMultipleAsync(
             """
             BEGIN;
             SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
-            SELECT
-                coalesce(head.size, 0) AS size,
-                coalesce(head.log_id, '') AS log_id,
-                coalesce(head.last_recorded_at, 0) AS last_recorded_at,
-                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
-            FROM (VALUES (1)) AS one
-            LEFT JOIN (SELECT * FROM log_head ORDER BY size DESC LIMIT 1) AS head ON true;
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+            SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1;
+            SELECT hash FROM record WHERE log_index >= @seenSize ORDER BY log_index LIMIT @HashesMax;
             SELECT workflow_and_lease.*
             FROM unnest(@namespaces, @workflowIds) AS key (namespace, workflow_id)
             JOIN workflow_and_lease
@@ -133,15 +129,21 @@ public sealed partial class PostgresLedgerStore
                 namespaces = workflows.Select(w => w.Namespace).ToArray(),
                 workflowIds = workflows.Select(w => w.WorkflowId).ToArray(),
                 requestKeys = requestKeys.Select(k => k.ToArray()).ToArray(),
+                seenSize,
+                ILedgerStore.HashesMax,
             });
         await results.ReadAsync<short>();
-        var head = await results.ReadSingleAsync<(long Size, string LogId, long LastRecordedAt, long Now)>();
+        var now = await results.ReadSingleAsync<long>();
+        var head = (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead();
         return new BatchState
         {
-            LogSize = head.Size,
-            LogId = head.LogId,
-            LastRecordedAt = head.LastRecordedAt,
-            Now = head.Now,
+            LogSize = head?.Size ?? 0,
+            LogId = head?.LogId ?? "",
+            Frontier = head is null ? new MerkleFrontier() : head.Frontier,
+            SignedNote = head?.SignedNote ?? "",
+            HashesSince = [.. (await results.ReadAsync<byte[]>()).Select(HashBytes.One)],
+            LastRecordedAt = head?.LastRecordedAt ?? 0,
+            Now = now,
             Workflows = [.. (await results.ReadAsync<WorkflowRow>()).Select(row => row.ToWorkflow())],
             KnownRequests = [.. (await results.ReadAsync<RecordRow>()).Select(row => row.ToStoredRecord())],
         };
@@ -183,6 +185,8 @@ public sealed partial class PostgresLedgerStore
         public override async Task CommitAsync(LedgerBatch batch)
         {
             var connection = _connection ?? throw new InvalidOperationException("The transaction is over.");
+            if (!batch.IsSealed)
+                throw new ArgumentException("The batch is not sealed.", nameof(batch));
             var warned = false;
             void OnNotice(object _, NpgsqlNoticeEventArgs e) => warned |= IsWarning(e.Notice);
             connection.Notice += OnNotice;

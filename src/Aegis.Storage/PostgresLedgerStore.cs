@@ -89,22 +89,26 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken)
     {
-        var probe = await ReadAsync(connection => connection.QuerySingleAsync<(bool IsWritable, long Size, long Now)>(
-            new CommandDefinition(
+        var probe = await ReadAsync(async connection =>
+        {
+            await using var results = await connection.QueryMultipleAsync(new CommandDefinition(
                 """
                 SELECT
                     NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean,
-                    coalesce((SELECT size FROM log_head ORDER BY size DESC LIMIT 1), 0),
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+                SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1
                 """,
-                cancellationToken: cancellationToken)), cancellationToken);
+                cancellationToken: cancellationToken));
+            var (isWritable, now) = await results.ReadSingleAsync<(bool, long)>();
+            return new StoreProbe(isWritable, (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead(), now);
+        }, cancellationToken);
         if (!probe.IsWritable)
         {
             // Leave the old primary: connections opened from now on look for the new one.
             _writer.Clear();
             _reader.Clear();
         }
-        return new StoreProbe(probe.IsWritable, probe.Size, probe.Now);
+        return probe;
     }
 
     public async ValueTask DisposeAsync()

@@ -9,17 +9,31 @@ internal static class PostgresWrites
 {
     public static async Task StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
-        if (batch.Erased.Count > 0)
-            await StoreErasingAsync(connection, batch);
+        if (batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0))
+            await StoreInStepsAsync(connection, batch);
         else
-            await connection.ExecuteAsync(new CommandDefinition(StoreAll, Parameters(batch), commandTimeout: 0));
+            await ExecuteAsync(batch.Tiles.Count == 0 ? StoreRecords + StoreHead : StoreRecords + StoreTiles + StoreHead);
+
+        Task ExecuteAsync(string statements) =>
+            connection.ExecuteAsync(new CommandDefinition(statements, Parameters(batch), commandTimeout: 0));
     }
 
-    /// <summary>Rare: an erasure needs its record stored before and the log's head after it.</summary>
-    private static async Task StoreErasingAsync(NpgsqlConnection connection, LedgerBatch batch)
+    /// <summary>
+    /// Rare: an erasure needs its record stored before and the log's head after it, and a tile needs those below it.
+    /// </summary>
+    private static async Task StoreInStepsAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
-        var statements = StoreAll.Split("-- the head", 2);
-        await connection.ExecuteAsync(new CommandDefinition(statements[0], Parameters(batch), commandTimeout: 0));
+        await connection.ExecuteAsync(new CommandDefinition(StoreRecords, Parameters(batch), commandTimeout: 0));
+        await EraseAsync(connection, batch);
+        foreach (var tile in batch.Tiles)
+        {
+            await connection.ExecuteAsync(new CommandDefinition(StoreTiles, TileParameters([tile]), commandTimeout: 0));
+        }
+        await connection.ExecuteAsync(new CommandDefinition(StoreHead, Parameters(batch), commandTimeout: 0));
+    }
+
+    private static async Task EraseAsync(NpgsqlConnection connection, LedgerBatch batch)
+    {
         foreach (var values in batch.Erased)
         {
             await connection.ExecuteAsync(
@@ -50,10 +64,9 @@ internal static class PostgresWrites
                     sha256 = values.Bytes?.ToArray() ?? [],
                 });
         }
-        await connection.ExecuteAsync(new CommandDefinition(statements[1], Parameters(batch), commandTimeout: 0));
     }
 
-    private const string StoreAll =
+    private const string StoreRecords =
         """
         INSERT INTO record (
             log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status,
@@ -110,9 +123,43 @@ internal static class PostgresWrites
             owner = excluded.owner,
             epoch = excluded.epoch,
             expires_at = excluded.expires_at;
-        -- the head
-        INSERT INTO log_head (size, log_id, last_recorded_at)
-        SELECT @newSize, @newLogId, @newLastRecordedAt
+
+        """;
+
+    /// <summary>Tiles of one level. Built here, since other servers have written some of their leaves.</summary>
+    private const string StoreTiles =
+        """
+        INSERT INTO log_tile (level, tile_index, root, hashes, entries)
+        SELECT
+            tile.level,
+            tile.tile_index,
+            tile.root,
+            CASE tile.level
+                WHEN 0 THEN leaves.hashes
+                ELSE (
+                    SELECT string_agg(below.root, ''::bytea ORDER BY below.tile_index)
+                    FROM log_tile AS below
+                    WHERE below.level = tile.level - 1
+                      AND below.tile_index >= tile.tile_index * 256
+                      AND below.tile_index < (tile.tile_index + 1) * 256)
+            END,
+            leaves.entries
+        FROM unnest(@tLevel, @tIndex, @tRoot) AS tile (level, tile_index, root)
+        LEFT JOIN LATERAL (
+            SELECT
+                string_agg(hash, ''::bytea ORDER BY log_index) AS hashes,
+                string_agg(int4send(octet_length(encoded)) || encoded, ''::bytea ORDER BY log_index) AS entries
+            FROM record
+            WHERE tile.level = 0
+              AND log_index >= tile.tile_index * 256
+              AND log_index < (tile.tile_index + 1) * 256) AS leaves ON true;
+
+        """;
+
+    private const string StoreHead =
+        """
+        INSERT INTO log_head (size, log_id, last_recorded_at, root, frontier, signed_note)
+        SELECT @newSize, @newLogId, @newLastRecordedAt, @newRoot, @newFrontier, @newSignedNote
         WHERE @hasRecords;
         COMMIT
         """;
@@ -136,8 +183,26 @@ internal static class PostgresWrites
         parameters.Add("newSize", batch.LogSize);
         parameters.Add("newLogId", batch.LogId);
         parameters.Add("newLastRecordedAt", batch.LastRecordedAt);
+        parameters.Add("newRoot", batch.Head?.Head.Root.ToArray() ?? []);
+        parameters.Add("newFrontier", batch.Head?.Frontier.ToArray() ?? []);
+        parameters.Add("newSignedNote", batch.Head?.SignedNote ?? "");
         parameters.Add("hasRecords", batch.Records.Count > 0);
+        AddTiles(parameters, batch.Tiles);
         return parameters;
+    }
+
+    private static DynamicParameters TileParameters(IReadOnlyList<Tile> tiles)
+    {
+        var parameters = new DynamicParameters();
+        AddTiles(parameters, tiles);
+        return parameters;
+    }
+
+    private static void AddTiles(DynamicParameters parameters, IReadOnlyList<Tile> tiles)
+    {
+        parameters.Add("tLevel", tiles.Select(t => (short)t.Level).ToArray());
+        parameters.Add("tIndex", tiles.Select(t => t.Index).ToArray());
+        parameters.Add("tRoot", tiles.Select(t => t.Root.ToArray()).ToArray());
     }
 
     private static void AddRecords(DynamicParameters parameters, IReadOnlyList<StoredRecord> records)

@@ -67,15 +67,41 @@ internal sealed class RecordRow
             Snapshot = SnapshotSalt is null
                 ? null
                 : new SnapshotPart(Salt(SnapshotSalt), SnapshotContentType ?? "", SnapshotSize ?? 0,
-                    ToHash(SnapshotSha256)),
+                    HashBytes.One(SnapshotSha256)),
         };
-        return new StoredRecord(record, Encoded, ToHash(Hash), LogIndex);
+        return new StoredRecord(record, Encoded, HashBytes.One(Hash), LogIndex);
     }
 
     /// <summary>A salt or hash of another length was altered; what it becomes matches nothing.</summary>
     private static Bytes16 Salt(byte[] bytes) => bytes.Length == Bytes16.Size ? new Bytes16(bytes) : default;
+}
 
-    private static Hash ToHash(byte[]? bytes) => bytes?.Length == Core.Hash.Size ? new Hash(bytes) : default;
+/// <summary>A row of the table log_head.</summary>
+internal sealed class HeadRow
+{
+    public string LogId { get; init; } = "";
+    public long Size { get; init; }
+    public byte[]? Frontier { get; init; }
+    public string? SignedNote { get; init; }
+    public long LastRecordedAt { get; init; }
+
+    public StoredHead ToStoredHead() => new(LogId, Size, SignedNote ?? "",
+        Frontier is null ? null : MerkleFrontier.TryRead(Size, Frontier), LastRecordedAt);
+}
+
+/// <summary>Hashes as bytes, one or many after the other.</summary>
+internal static class HashBytes
+{
+    /// <summary>One of another length was altered; what it becomes matches nothing.</summary>
+    public static Hash One(byte[]? bytes) => bytes?.Length == Hash.Size ? new Hash(bytes) : default;
+
+    public static IReadOnlyList<Hash> Many(ReadOnlySpan<byte> bytes)
+    {
+        var hashes = new Hash[bytes.Length / Hash.Size];
+        for (var i = 0; i < hashes.Length; i++)
+            hashes[i] = new Hash(bytes.Slice(i * Hash.Size, Hash.Size));
+        return hashes;
+    }
 }
 
 /// <summary>A row of the table workflow, with its lease.</summary>
@@ -97,6 +123,7 @@ internal sealed class WorkflowRow
     public long CreatedAt { get; init; }
     public long UpdatedAt { get; init; }
     public bool Importing { get; init; }
+    public bool Quarantined { get; init; }
     public string? LeaseOwner { get; init; }
     public long? LeaseEpoch { get; init; }
     public long? LeaseExpiresAt { get; init; }
@@ -108,20 +135,19 @@ internal sealed class WorkflowRow
         State = State,
         Status = (WorkflowStatus)StoredByte.Of(Status),
         Sequence = Sequence,
-        HeadHash = ToHash(HeadHash),
+        HeadHash = HashBytes.One(HeadHash),
         CheckpointSequence = CheckpointSequence,
         Metadata = MetadataJson.Read(Metadata),
         ForkedFrom = ForkedFromWorkflowId is null
             ? null
-            : new ForkPoint(ForkedFromWorkflowId, ForkedFromSequence ?? 0, ToHash(ForkedFromHash)),
+            : new ForkPoint(ForkedFromWorkflowId, ForkedFromSequence ?? 0, HashBytes.One(ForkedFromHash)),
         CreatedLogIndex = CreatedLogIndex,
         CreatedAt = CreatedAt,
         UpdatedAt = UpdatedAt,
         Importing = Importing,
+        Quarantined = Quarantined,
         Lease = LeaseEpoch is { } epoch ? new Lease(LeaseOwner ?? "", epoch, LeaseExpiresAt ?? 0) : null,
     };
-
-    private static Hash ToHash(byte[]? bytes) => bytes?.Length == Hash.Size ? new Hash(bytes) : default;
 }
 
 /// <summary>A kind or status. What no byte holds was altered: it reads as 0, which is neither.</summary>

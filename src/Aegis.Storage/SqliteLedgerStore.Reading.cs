@@ -1,14 +1,57 @@
 using System.Text.Json;
 using Aegis.Core;
 using Dapper;
+using Microsoft.Data.Sqlite;
 
 namespace Aegis.Storage;
 
 // Reading. Rows are read by the names of their columns, so that those a later version adds are passed over.
 public sealed partial class SqliteLedgerStore
 {
-    public Task<string> ReadLogIdAsync(CancellationToken cancellationToken) => ReadAsync(connection =>
-        connection.QuerySingleOrDefault<string>("SELECT log_id FROM log_head ORDER BY size DESC LIMIT 1") ?? "");
+    public Task<StoredHead?> ReadHeadAsync(CancellationToken cancellationToken) => ReadAsync(ReadHead);
+
+    private static StoredHead? ReadHead(SqliteConnection connection) => connection.QuerySingleOrDefault<HeadRow>(
+        "SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1")
+        ?.ToStoredHead();
+
+    public Task<IReadOnlyList<Hash>> ReadHashesAsync(long fromLogIndex, int limit, bool fromEncoded,
+        CancellationToken cancellationToken) =>
+        ReadAsync(connection => ReadHashes(connection, fromLogIndex, limit, fromEncoded));
+
+    private static IReadOnlyList<Hash> ReadHashes(SqliteConnection connection, long fromLogIndex, int limit, bool fromEncoded)
+    {
+        var read = connection.Query<byte[]>(
+            fromEncoded
+                ? "SELECT encoded FROM record WHERE log_index >= @fromLogIndex ORDER BY log_index LIMIT @limit"
+                : "SELECT hash FROM record WHERE log_index >= @fromLogIndex ORDER BY log_index LIMIT @limit",
+            new { fromLogIndex, limit });
+        return [.. read.Select(bytes => fromEncoded ? RecordFormat.HashOf(bytes) : HashBytes.One(bytes))];
+    }
+
+    public Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken) =>
+        ReadAsync<IReadOnlyList<Hash>>(connection =>
+        {
+            var stored = connection.QuerySingleOrDefault<byte[]>(
+                "SELECT hashes FROM log_tile WHERE level = @level AND tile_index = @index", new { level, index });
+            if (stored is not null)
+                return HashBytes.Many(stored);
+            var hashes = connection.Query<byte[]>(
+                level == 0
+                    ? """
+                      SELECT hash
+                      FROM record
+                      WHERE log_index >= @index * 256 AND log_index < (@index + 1) * 256
+                      ORDER BY log_index
+                      """
+                    : """
+                      SELECT root
+                      FROM log_tile
+                      WHERE level = @level - 1 AND tile_index >= @index * 256 AND tile_index < (@index + 1) * 256
+                      ORDER BY tile_index
+                      """,
+                new { level, index });
+            return [.. hashes.Select(HashBytes.One)];
+        });
 
     public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
         ReadAsync(connection => connection.QuerySingleOrDefault<WorkflowRow>(

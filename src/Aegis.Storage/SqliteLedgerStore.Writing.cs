@@ -8,7 +8,7 @@ namespace Aegis.Storage;
 public sealed partial class SqliteLedgerStore
 {
     public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, CancellationToken cancellationToken)
+        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
         SqliteConnection? connection = null;
@@ -16,7 +16,7 @@ public sealed partial class SqliteLedgerStore
         {
             connection = OpenForWriting();
             connection.Execute("BEGIN IMMEDIATE");
-            return new Transaction(this, connection, ReadState(connection, workflows, requestKeys));
+            return new Transaction(this, connection, ReadState(connection, workflows, requestKeys, seenSize));
         }
         catch (Exception e)
         {
@@ -57,10 +57,9 @@ public sealed partial class SqliteLedgerStore
     }
 
     private BatchState ReadState(SqliteConnection connection, IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys)
+        IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
     {
-        var head = connection.QuerySingleOrDefault<(long Size, string LogId, long LastRecordedAt)>(
-            "SELECT size, log_id, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1");
+        var head = ReadHead(connection);
         var heads = new List<Workflow>();
         foreach (var key in workflows)
         {
@@ -79,9 +78,12 @@ public sealed partial class SqliteLedgerStore
         }
         return new BatchState
         {
-            LogId = head.LogId ?? "",
-            LogSize = head.Size,
-            LastRecordedAt = head.LastRecordedAt,
+            LogId = head?.LogId ?? "",
+            LogSize = head?.Size ?? 0,
+            Frontier = head is null ? new MerkleFrontier() : head.Frontier,
+            SignedNote = head?.SignedNote ?? "",
+            HashesSince = ReadHashes(connection, seenSize, ILedgerStore.HashesMax, fromEncoded: false),
+            LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = Now(),
             Workflows = heads,
             KnownRequests = known,
@@ -113,6 +115,8 @@ public sealed partial class SqliteLedgerStore
 
         public override Task CommitAsync(LedgerBatch batch)
         {
+            if (!batch.IsSealed)
+                throw new ArgumentException("The batch is not sealed.", nameof(batch));
             try
             {
                 SqliteWrites.Store(connection, batch);

@@ -91,9 +91,8 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
 
     public Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken) => ReadAsync(connection =>
     {
-        var size = connection.ExecuteScalar<long>("SELECT coalesce(max(size), 0) FROM log_head");
         var isWritable = !File.GetAttributes(_path).HasFlag(FileAttributes.ReadOnly);
-        return new StoreProbe(isWritable, size, Now());
+        return new StoreProbe(isWritable, ReadHead(connection), Now());
     });
 
     public ValueTask DisposeAsync()

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Aegis.Core;
 using Dapper;
 using Microsoft.Data.Sqlite;
@@ -14,15 +15,68 @@ internal static class SqliteWrites
         StoreWorkflows(connection, batch.Workflows);
         StoreLeases(connection, batch.Leases);
         Erase(connection, batch.Erased);
-        if (batch.Records.Count > 0)
+        StoreTiles(connection, batch.Tiles);
+        if (batch.Head is { } head)
         {
             connection.Execute(
                 """
-                INSERT INTO log_head (size, log_id, last_recorded_at)
-                VALUES (@LogSize, @LogId, @LastRecordedAt)
+                INSERT INTO log_head (size, log_id, last_recorded_at, root, frontier, signed_note)
+                VALUES (@LogSize, @LogId, @LastRecordedAt, @root, @frontier, @SignedNote)
                 """,
-                new { batch.LogSize, batch.LogId, batch.LastRecordedAt });
+                new
+                {
+                    batch.LogSize,
+                    batch.LogId,
+                    batch.LastRecordedAt,
+                    root = head.Head.Root.ToArray(),
+                    frontier = head.Frontier.ToArray(),
+                    head.SignedNote,
+                });
         }
+    }
+
+    /// <summary>Built from what is stored, the lower levels first.</summary>
+    private static void StoreTiles(SqliteConnection connection, IReadOnlyList<Tile> tiles)
+    {
+        foreach (var tile in tiles)
+        {
+            var below = connection.Query<(byte[] Hash, byte[]? Encoded)>(
+                tile.Level == 0
+                    ? """
+                      SELECT hash, encoded
+                      FROM record
+                      WHERE log_index >= @Index * 256 AND log_index < (@Index + 1) * 256
+                      ORDER BY log_index
+                      """
+                    : """
+                      SELECT root, NULL
+                      FROM log_tile
+                      WHERE level = @Level - 1 AND tile_index >= @Index * 256 AND tile_index < (@Index + 1) * 256
+                      ORDER BY tile_index
+                      """,
+                new { tile.Level, tile.Index }).ToList();
+            connection.Execute(
+                """
+                INSERT INTO log_tile (level, tile_index, root, hashes, entries)
+                VALUES (@Level, @Index, @root, @hashes, @entries)
+                """,
+                new
+                {
+                    tile.Level,
+                    tile.Index,
+                    root = tile.Root.ToArray(),
+                    hashes = below.SelectMany(b => b.Hash).ToArray(),
+                    entries = tile.Level > 0 ? null : below.SelectMany(b => WithLength(b.Encoded!)).ToArray(),
+                });
+        }
+    }
+
+    private static byte[] WithLength(byte[] encoded)
+    {
+        var bytes = new byte[4 + encoded.Length];
+        BinaryPrimitives.WriteInt32BigEndian(bytes, encoded.Length);
+        encoded.CopyTo(bytes, 4);
+        return bytes;
     }
 
     private static void StoreRecords(SqliteConnection connection, IReadOnlyList<StoredRecord> records)

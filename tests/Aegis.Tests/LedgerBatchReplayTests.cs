@@ -169,6 +169,8 @@ public sealed class LedgerBatchReplayTests
         {
             LogId = Ask.LogId,
             LogSize = 10,
+            Frontier = new MerkleFrontier(10, [Hash.Zero, Hash.Zero]),
+            SignedNote = "",
             LastRecordedAt = log.Now,
             Now = log.Now,
             Workflows = [log.Head("w")],
@@ -191,6 +193,8 @@ public sealed class LedgerBatchReplayTests
         {
             LogId = Ask.LogId,
             LogSize = 10,
+            Frontier = new MerkleFrontier(10, [Hash.Zero, Hash.Zero]),
+            SignedNote = "",
             LastRecordedAt = log.Now,
             Now = log.Now,
             Workflows = [log.Head("w")],

@@ -200,7 +200,7 @@ public abstract partial class LedgerStoreContract
         {
             Assert.That((probe.IsWritable, probe.LogSize), Is.EqualTo((true, 1L)));
             Assert.That(DateTime.UnixEpoch.AddMicroseconds(probe.Clock), Is.EqualTo(DateTime.UtcNow).Within(TimeSpan.FromMinutes(1)));
-            Assert.That(await Store.ReadLogIdAsync(default), Is.EqualTo(Ask.LogId));
+            Assert.That((await Store.ReadHeadAsync(default))?.LogId, Is.EqualTo(Ask.LogId));
         }
     }
 }

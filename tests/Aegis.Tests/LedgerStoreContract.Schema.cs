@@ -38,7 +38,7 @@ public abstract partial class LedgerStoreContract
             await Task.WhenAll(stores.Select(store => Task.Run(() => store.MigrateAsync(default))));
 
             await WriteAsync(stores[3], new OpenLogCommand(Ask.LogId, Ask.Parts()));
-            Assert.That(await first.ReadLogIdAsync(default), Is.EqualTo(Ask.LogId));
+            Assert.That((await first.ReadHeadAsync(default))?.LogId, Is.EqualTo(Ask.LogId));
             foreach (var store in stores.Skip(1))
                 await store.DisposeAsync();
         }
@@ -179,11 +179,11 @@ public abstract partial class LedgerStoreContract
     public async Task A_request_that_is_recorded_cannot_be_recorded_twice()
     {
         await WriteAsync(Ask.Start("w", "r"));
-        await using var transaction = await Store.BeginAsync([Ask.Key("w")], [], default);
+        await using var transaction = await Store.BeginAsync([Ask.Key("w")], [], 0, default);
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(Ask.Move("w", "NEW", "PAID", "r"));
 
-        Assert.That(await FailureAsync(() => transaction.CommitAsync(batch)), Is.EqualTo(StoreFailure.Rejected));
+        Assert.That(await FailureAsync(() => transaction.CommitAsync(batch.Sealed())), Is.EqualTo(StoreFailure.Rejected));
     }
 
     /// <summary>Whether the database takes a change; one that it refuses is taken back alone.</summary>

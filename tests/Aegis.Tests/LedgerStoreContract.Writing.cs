@@ -28,7 +28,7 @@ public abstract partial class LedgerStoreContract
         var batch = new LedgerBatch(transaction.State);
         foreach (var command in commands)
             batch.Decide(command);
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
         await transaction.DisposeAsync();
 
         var read = (await LogAsync()).Skip(1).ToList();
@@ -137,7 +137,7 @@ public abstract partial class LedgerStoreContract
         var waited = !second.IsCompleted;
         var batch = new LedgerBatch(first.State);
         batch.Decide(Ask.Start("w"));
-        await first.CommitAsync(batch);
+        await first.CommitAsync(batch.Sealed());
         await first.DisposeAsync();
 
         await using var next = await second;
@@ -156,7 +156,7 @@ public abstract partial class LedgerStoreContract
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(Ask.Move("w", "NEW", "PAID"));
 
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
 
         Assert.That(during, Has.Count.EqualTo(1));
         Assert.That(await ChainAsync("w"), Has.Count.EqualTo(2), "Durable and visible when the commit returns.");

@@ -65,13 +65,13 @@ public abstract partial class LedgerStoreContract
         var batch = new LedgerBatch(transaction.State);
         Outcome[] outcomes = [.. commands.Select(batch.Decide)];
         if (!batch.IsEmpty)
-            await transaction.CommitAsync(batch);
+            await transaction.CommitAsync(batch.Sealed());
         return outcomes;
     }
 
     protected static Task<LedgerTransaction> BeginAsync(ILedgerStore store, params Command[] commands) => store.BeginAsync(
         [.. commands.SelectMany(c => c.Workflows).Distinct()],
-        [.. commands.Select(c => (c as WriteCommand)?.RequestKey).OfType<Bytes16>().Distinct()], default);
+        [.. commands.Select(c => (c as WriteCommand)?.RequestKey).OfType<Bytes16>().Distinct()], 0, default);
 
     protected static async Task<StoredRecord> WriteOneAsync(ILedgerStore store, WriteCommand command) =>
         (await WriteAsync(store, command))[0] is Written written

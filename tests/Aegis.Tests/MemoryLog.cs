@@ -11,6 +11,8 @@ internal sealed class MemoryLog
     private readonly List<StoredRecord> _records = [];
     private readonly Dictionary<(WorkflowKey, Hash), Snapshot> _snapshots = [];
 
+    private readonly MerkleFrontier _frontier = new();
+
     public MemoryLog() => Decide(new OpenLogCommand(Ask.LogId, Ask.Parts()));
 
     /// <summary>The clock: stands still unless a test moves it.</summary>
@@ -24,6 +26,8 @@ internal sealed class MemoryLog
     {
         LogId = _records.Count == 0 ? "" : Ask.LogId,
         LogSize = _records.Count,
+        Frontier = _frontier.Clone(),
+        SignedNote = "",
         LastRecordedAt = LastRecordedAt,
         Now = Now,
         Workflows = [.. _workflows.Values],
@@ -36,6 +40,8 @@ internal sealed class MemoryLog
         var batch = Begin();
         Outcome[] outcomes = [.. commands.Select(batch.Decide)];
         _records.AddRange(batch.Records);
+        foreach (var record in batch.Records)
+            _frontier.Append(record.Hash);
         LastRecordedAt = batch.LastRecordedAt;
         foreach (var workflow in batch.Workflows)
             _workflows[workflow.Key] = workflow with { Lease = _workflows.GetValueOrDefault(workflow.Key)?.Lease };

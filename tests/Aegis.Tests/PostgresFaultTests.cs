@@ -21,13 +21,13 @@ public sealed class PostgresFaultTests
     {
         var (transaction, batch) = await DecideAsync(store, command);
         await using (transaction)
-            await transaction.CommitAsync(batch);
+            await transaction.CommitAsync(batch.Sealed());
         return batch;
     }
 
     private static async Task<(LedgerTransaction Transaction, LedgerBatch Batch)> DecideAsync(ILedgerStore store, Command command)
     {
-        var transaction = await store.BeginAsync([.. command.Workflows], [], default);
+        var transaction = await store.BeginAsync([.. command.Workflows], [], 0, default);
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(command);
         return (transaction, batch);
@@ -45,7 +45,7 @@ public sealed class PostgresFaultTests
         await cluster.KillPostmasterAsync();
         await cluster.RestartAsync();
 
-        var failure = await FailureAsync(() => transaction.CommitAsync(batch));
+        var failure = await FailureAsync(() => transaction.CommitAsync(batch.Sealed()));
         await transaction.DisposeAsync();
         var first = batch.Records[0];
         var confirmed = await store.ConfirmAsync(first.LogIndex, first.Hash, default);
@@ -72,7 +72,7 @@ public sealed class PostgresFaultTests
             var (transaction, batch) = await DecideAsync(store, Ask.Start("w"));
             var cut = arrives ? proxy.CutAfterRequest(_ => true) : proxy.CutBeforeRequest(_ => true);
 
-            var failure = await FailureAsync(() => transaction.CommitAsync(batch));
+            var failure = await FailureAsync(() => transaction.CommitAsync(batch.Sealed()));
             await cut;
             await transaction.DisposeAsync();
             var first = batch.Records[0];
@@ -97,7 +97,7 @@ public sealed class PostgresFaultTests
         // It does nothing for longer than a transaction may stand still; the next one waits for it no longer than that.
         await WriteAsync(next, Ask.Start("w"));
 
-        Assert.That(await FailureAsync(() => transaction.CommitAsync(batch)), Is.EqualTo(StoreFailure.OutcomeUnknown));
+        Assert.That(await FailureAsync(() => transaction.CommitAsync(batch.Sealed())), Is.EqualTo(StoreFailure.OutcomeUnknown));
         await transaction.DisposeAsync();
         Assert.That(await frozen.ConfirmAsync(batch.Records[0].LogIndex, batch.Records[0].Hash, default), Is.False);
         await WriteAsync(frozen, Ask.Move("w", "NEW", "PAID"));
@@ -141,7 +141,7 @@ public sealed class PostgresFaultTests
     {
         await using var store = PostgresLedgerStore.Open(database);
 
-        Assert.That(await FailureAsync(() => store.BeginAsync([], [], default)), Is.EqualTo(expected));
+        Assert.That(await FailureAsync(() => store.BeginAsync([], [], 0, default)), Is.EqualTo(expected));
         Assert.That(await FailureAsync(() => store.ProbeAsync(default)), Is.EqualTo(expected));
         Assert.That(await FailureAsync(() => store.MigrateAsync(default)), Is.EqualTo(expected));
         Assert.That(await FailureAsync(() => store.ConfirmAsync(0, default, default)), Is.EqualTo(expected));
@@ -167,7 +167,7 @@ public sealed class PostgresFaultTests
         await using var store = PostgresLedgerStore.Open(
             new NpgsqlConnectionStringBuilder(database) { Database = "absent" }.ConnectionString);
 
-        Assert.That(await FailureAsync(() => store.BeginAsync([], [], default)), Is.EqualTo(StoreFailure.Unusable));
+        Assert.That(await FailureAsync(() => store.BeginAsync([], [], 0, default)), Is.EqualTo(StoreFailure.Unusable));
     }
 
     [Test]
@@ -185,7 +185,7 @@ public sealed class PostgresFaultTests
 
         Assert.That((await store.ProbeAsync(default)).IsWritable, Is.False);
         Assert.That(await FailureAsync(() => WriteAsync(store, Ask.Start("w"))), Is.EqualTo(StoreFailure.Unavailable));
-        Assert.That(await store.ReadLogIdAsync(default), Is.EqualTo(Ask.LogId), "Reads go on.");
+        Assert.That((await store.ReadHeadAsync(default))?.LogId, Is.EqualTo(Ask.LogId), "Reads go on.");
     }
 
     [Test]
@@ -237,7 +237,7 @@ public sealed class PostgresFaultTests
             await connection.ExecuteAsync($"ALTER DATABASE {connection.Database} SET synchronous_commit = off");
         }
         await using var fresh = PostgresLedgerStore.Open(database);
-        await using var transaction = await fresh.BeginAsync([], [], default);
+        await using var transaction = await fresh.BeginAsync([], [], 0, default);
 
         Assert.That(await WriterOf<NpgsqlConnection>(transaction).QuerySingleAsync<string>("SHOW synchronous_commit"), Is.EqualTo("on"));
     }
@@ -271,7 +271,7 @@ public sealed class PostgresFaultTests
                     "begin" => BeginAndEndAsync(),
                     "read" => store.FindWorkflowAsync(Ask.Key("before 1"), default),
                     "confirm" => store.ConfirmAsync(head.LogIndex, head.Hash, default),
-                    _ => transaction!.CommitAsync(batch!),
+                    _ => transaction!.CommitAsync(batch!.Sealed()),
                 });
             }
             catch (StoreException e)
@@ -301,7 +301,7 @@ public sealed class PostgresFaultTests
 
         async Task BeginAndEndAsync()
         {
-            await using var transaction = await store.BeginAsync([Ask.Key("before 1"), Ask.Key("before 2")], [], default);
+            await using var transaction = await store.BeginAsync([Ask.Key("before 1"), Ask.Key("before 2")], [], 0, default);
         }
     }
 
@@ -319,7 +319,7 @@ public sealed class PostgresFaultTests
         var start = counter.RoundTrips;
         var (transaction, batch) = await DecideAsync(store, Ask.Start("w", parts: Ask.Parts(snapshot: "state"u8.ToArray())));
         var begun = counter.RoundTrips;
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
         await transaction.DisposeAsync();
         var committed = counter.RoundTrips;
 

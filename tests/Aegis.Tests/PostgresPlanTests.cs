@@ -105,10 +105,10 @@ public sealed class PostgresPlanTests
     private static async Task WriteAsync(PostgresLedgerStore store, Command command)
     {
         await using var transaction = await store.BeginAsync([.. command.Workflows],
-            command is WriteCommand { RequestKey: { } key } ? [key] : [], default);
+            command is WriteCommand { RequestKey: { } key } ? [key] : [], 0, default);
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(command);
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
     }
 
     // Not the small or empty ones, which are rightly read whole.

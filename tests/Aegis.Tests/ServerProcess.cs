@@ -27,6 +27,7 @@ internal sealed class ServerProcess : IAsyncDisposable
         _environment = environment.ToDictionary(variable => variable.Name, variable => variable.Value);
         _environment["AEGIS_DATABASE"] = database;
         _environment.TryAdd("AEGIS_DATA_DIR", _directory.Path);
+        _environment.TryAdd("AEGIS_SIGNING_KEY", SharedKey.Path);
         // Without the wait of a second, which would be most of a recovery's time.
         Channel = GrpcChannel.ForAddress(Address, new GrpcChannelOptions
         {

@@ -130,7 +130,7 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
 
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(Ask.Start("w"));
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
         Assert.That(await ChainAsync("w"), Has.Count.EqualTo(1));
         await DropDatabaseAsync(database);
     }

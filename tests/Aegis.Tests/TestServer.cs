@@ -27,13 +27,15 @@ public enum Database
 internal sealed class TestServer : IAsyncDisposable
 {
     private readonly TemporaryDirectory? _directory;
+    private readonly TemporaryDirectory _data;
     private readonly bool _ownsDatabase;
     private readonly WebApplication _app;
     private bool _isDisposed;
 
-    private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, bool ownsDatabase)
+    private TestServer(WebApplication app, string connection, TemporaryDirectory? directory, TemporaryDirectory data,
+        bool ownsDatabase)
     {
-        (_app, Connection, _directory, _ownsDatabase) = (app, connection, directory, ownsDatabase);
+        (_app, Connection, _directory, _data, _ownsDatabase) = (app, connection, directory, data, ownsDatabase);
         Address = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses.Single();
         Channel = GrpcChannel.ForAddress(Address);
         Workflows = new Pb.WorkflowService.WorkflowServiceClient(Channel);
@@ -87,6 +89,7 @@ internal sealed class TestServer : IAsyncDisposable
         await _app.StopAsync();
         await _app.DisposeAsync();
         _directory?.Dispose();
+        _data.Dispose();
         if (_ownsDatabase && _directory is null)
             await PostgresCluster.DropDatabaseAsync(Connection);
     }
@@ -94,13 +97,17 @@ internal sealed class TestServer : IAsyncDisposable
     private static async Task<TestServer> StartAsync(string connection, TemporaryDirectory? directory, bool ownsDatabase,
         IEnumerable<KeyValuePair<string, string>> settings)
     {
+        var data = new TemporaryDirectory("data");
         var app = AegisHost.Build(["--urls", "http://127.0.0.1:0"], builder =>
         {
             // The developer's own variables must not reach the tests.
             builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
             {
                 ["AEGIS_DATABASE"] = connection,
-                ["AEGIS_DATA_DIR"] = Path.GetTempPath(),
+                ["AEGIS_DATA_DIR"] = data.Path,
+                ["AEGIS_SIGNING_KEY"] = SharedKey.Path,
+                ["AEGIS_MEMORY_FILE"] = null,
+                ["AEGIS_MEMORY"] = null,
                 ["AEGIS_DRAIN_SECONDS"] = "0",
                 ["AEGIS_LOG_ID"] = null,
                 ["AEGIS_ALLOW_INSECURE"] = null,
@@ -112,6 +119,6 @@ internal sealed class TestServer : IAsyncDisposable
         });
         await AegisHost.PrepareAsync(app);
         await app.StartAsync();
-        return new TestServer(app, connection, directory, ownsDatabase);
+        return new TestServer(app, connection, directory, data, ownsDatabase);
     }
 }

@@ -91,9 +91,9 @@ internal static class FullDisk
 
     private static async Task WriteAsync(ILedgerStore store, WriteCommand command)
     {
-        await using var transaction = await store.BeginAsync([command.Key], [], default);
+        await using var transaction = await store.BeginAsync([command.Key], [], 0, default);
         var batch = new LedgerBatch(transaction.State);
         batch.Decide(command);
-        await transaction.CommitAsync(batch);
+        await transaction.CommitAsync(batch.Sealed());
     }
 }

@@ -1,0 +1,79 @@
+using Aegis.Core;
+using Aegis.Evidence;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>The key of the log. Several servers of one log share the file.</summary>
+public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) : IDisposable
+{
+    private SigningKey? _key;
+
+    private SigningKey Key => _key ?? throw new InvalidOperationException("The signing key has not been loaded.");
+
+    /// <summary>Whether the key has been loaded.</summary>
+    public bool IsReady => _key is not null;
+
+    /// <summary>The key that verifies what is signed under the name of a log or of one of its generations.</summary>
+    public VerifierKey VerifierKey(string logId) => Key.VerifierKey(logId);
+
+    public string Sign(LogHead head) => Key.Sign(head);
+
+    public string Sign(WorkflowStatement statement) => Key.Sign(statement.LogId, statement.Text);
+
+    /// <summary>Signs any other note of this log, such as how far its audit has come.</summary>
+    public string Sign(string logId, string text) => Key.Sign(logId, text);
+
+    /// <summary>The head that a note says, if this log's key has signed it.</summary>
+    public LogHead? Verify(string note)
+    {
+        var said = SignedNote.TryParse(note) is { } signed ? LogHead.TryParse(signed.Text) : null;
+        return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
+    }
+
+    /// <summary>
+    /// Loads the key and compares it with the newest head. A key is made only for a log that has none yet: beside a log that has
+    /// one a new key would sign another history.
+    /// </summary>
+    /// <exception cref="StoreException">Unusable: the key is missing, cannot be read, or is not that of the log.</exception>
+    public void Load(StoredHead? head)
+    {
+        _key ??= Read(mayCreate: head is null || !head.IsSealed);
+        if (head is null || !head.IsSealed || SignedNote.TryParse(head.SignedNote) is not { } note)
+            return;
+        // A note that does not name the key is one of another key; one that names it and does not verify was altered, which
+        // verification tells.
+        if (!note.Names(VerifierKey(head.LogId)))
+        {
+            throw new StoreException(StoreFailure.Unusable,
+                $"The signing key {options.SigningKeyPath} is not the key of the log \"{head.LogId}\": its verifier key is "
+                + $"{VerifierKey(head.LogId)}. Set AEGIS_SIGNING_KEY to the file that all servers of this log share.");
+        }
+    }
+
+    public void Dispose() => _key?.Dispose();
+
+    private SigningKey Read(bool mayCreate)
+    {
+        var path = options.SigningKeyPath;
+        try
+        {
+            if (path is null)
+                return SigningKey.Create();
+            if (!mayCreate && !File.Exists(path))
+            {
+                throw new StoreException(StoreFailure.Unusable,
+                    $"The signing key {path} is missing, and the log has one already. Copy the file from another server of this "
+                    + "log, or set AEGIS_SIGNING_KEY to it.");
+            }
+            var key = SigningKey.LoadOrCreate(path, out var isNew);
+            if (isNew)
+                logger.LogInformation("Made the signing key {Path}: keep a copy of it in a safe place", path);
+            return key;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
+        {
+            throw new StoreException(StoreFailure.Unusable, $"Cannot use the signing key {path}: {e.Message}", e);
+        }
+    }
+}
