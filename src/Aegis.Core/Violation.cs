@@ -28,6 +28,9 @@ public sealed record Violation(ViolationClass Class, WorkflowKey Key, long Seque
     public IReadOnlyList<Difference> Differences { get; init; } = [];
     public Hash? ExpectedHash { get; init; }
     public Hash? ActualHash { get; init; }
+
+    /// <summary>The size of the newest signed head at which this place was still good; 0 when that is not known.</summary>
+    public long LastGoodLogSize { get; init; }
 }
 
 /// <summary>A field, or an erasable part, that is not what it was; null where it is not known, or not there.</summary>

@@ -141,6 +141,7 @@ internal static class Mapping
             ActualHash = violation.ActualHash is { } actual ? actual.ToPb() : ByteString.Empty,
             FoundAt = foundAt,
             Message = violation.Message,
+            LastGoodLogSize = (ulong)violation.LastGoodLogSize,
         };
         if (violation.LogIndex is { } index)
             message.LogIndex = (ulong)index;
