@@ -38,9 +38,11 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
             violations.Add(forged);
         if (violations.Count > 0)
+        {
+            // Once it is told it also holds: writes are refused from here on.
             findings.Report(violations);
-        else
-            findings.Clear(key);
+            await findings.SettleAsync(context.CancellationToken);
+        }
         return ResponseOf(verifier, violations, logSize);
     }
 
@@ -115,11 +117,11 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             HeadHash = verifier.HeadHash.ToPb(),
             LogSize = (ulong)logSize,
         };
-        var foundAt = Timestamp.FromDateTimeOffset(time.GetUtcNow());
+        var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
         var bytes = 0;
         foreach (var violation in violations.Take(ChainVerifier.ViolationsMax))
         {
-            var message = violation.ToPb(foundAt);
+            var message = new FoundViolation(violation, foundAt).ToPb();
             bytes += message.CalculateSize() + 8;
             if (bytes > ViolationBytesMax)
                 break;

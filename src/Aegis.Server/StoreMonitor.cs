@@ -87,6 +87,7 @@ public sealed class StoreMonitor : BackgroundService
         _signer.Load(head);
         await _memory.LoadAsync(head, cancellationToken);
         LogId = await OpenAsync(cancellationToken);
+        await _findings.SyncAsync(cancellationToken);
         await ProbeAsync(cancellationToken);
     }
 
