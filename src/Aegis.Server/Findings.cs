@@ -127,6 +127,13 @@ public sealed partial class Findings(
             ? [.. violations.Where(v => v.Violation.Sequence == 0 || v.Violation.Sequence == record.Record.Sequence)]
             : [];
 
+    /// <summary>What was stored lately may be released or repaired now: found again, it is looked at again.</summary>
+    public void Forget()
+    {
+        lock (_lock)
+            _stored.Clear();
+    }
+
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         // Off the thread that starts the host.

@@ -13,6 +13,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;
+    private const int ViolationIdsMax = 1000;
 
     // Room for what stands beside the violations in a response.
     private const int ViolationBytesMax = Limits.ResponseBytesMax - 4096;
@@ -29,7 +30,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var head = await VerifyAsync(key, verifier, context.CancellationToken);
         var violations = verifier.Complete(head).ToList();
         if (head is null && verifier.RecordsVerified == 0)
-            throw new RefusalException(Refusal.NotFound(key));
+            return await DeletedAsync(key, logSize, context.CancellationToken);
         if (head is null)
         {
             violations.Add(new Violation(ViolationClass.WorkflowHeadModified, key, 0,
@@ -44,6 +45,15 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             await findings.SettleAsync(context.CancellationToken);
         }
         return ResponseOf(verifier, violations, logSize);
+    }
+
+    /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>
+    private async Task<Pb.VerifyWorkflowResponse> DeletedAsync(WorkflowKey key, long logSize, CancellationToken cancellationToken)
+    {
+        var open = await OpenAsync(new ViolationFilter { Namespace = key.Namespace, WorkflowId = key.WorkflowId }, cancellationToken);
+        if (open.Count == 0)
+            throw new RefusalException(Refusal.NotFound(key));
+        return ResponseOf(new ChainVerifier(key), [.. open.Select(v => v.Violation)], logSize);
     }
 
     /// <summary>
