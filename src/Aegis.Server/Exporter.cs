@@ -42,9 +42,8 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
         if (request.WorkflowId.Length > 0)
         {
             var key = new WorkflowKey(filter.Namespace, request.WorkflowId);
-            var workflow = await store.FindWorkflowAsync(key, cancellationToken)
-                ?? throw new RefusalException(Refusal.NotFound(key));
-            await ExportAsync(workflow, output, trailer, cancellationToken);
+            var workflow = await chains.FindAsync(key, request.AllowQuarantined, cancellationToken);
+            await ExportAsync(workflow, output, trailer, request.AllowQuarantined, cancellationToken);
         }
         else
         {
@@ -52,7 +51,7 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
             {
                 var page = await store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
                 foreach (var workflow in page.Where(w => w.CreatedLogIndex < logSize && !w.Importing))
-                    await ExportAsync(workflow, output, trailer, cancellationToken);
+                    await ExportAsync(workflow, output, trailer, request.AllowQuarantined, cancellationToken);
                 if (page.Count < PageSize)
                     break;
                 cursor = page[^1].CreatedLogIndex;
@@ -63,9 +62,11 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
         await output.FlushAsync();
     }
 
-    private async Task ExportAsync(Workflow workflow, Output output, Pb.ExportTrailer trailer,
+    private async Task ExportAsync(Workflow workflow, Output output, Pb.ExportTrailer trailer, bool allowQuarantined,
         CancellationToken cancellationToken)
     {
+        if (workflow.Quarantined && !allowQuarantined)
+            await chains.DemandReleasedAsync(workflow.Key, cancellationToken);
         await output.WriteAsync(new Pb.ExportChunk
         {
             Workflow = new Pb.ExportWorkflow
@@ -88,9 +89,10 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
             foreach (var record in page)
             {
                 verifier.Add(record);
-                chains.Demand(verifier.Violations);
+                if (!allowQuarantined)
+                    chains.Demand(verifier.Violations);
                 if (record.Record.Snapshot is { } part && sent.Add(part.Sha256))
-                    await ExportSnapshotAsync(record, part, output, trailer, cancellationToken);
+                    await ExportSnapshotAsync(record, part, output, allowQuarantined, cancellationToken);
                 await output.WriteAsync(new Pb.ExportChunk
                 {
                     Record = new Pb.ExportRecord { Record = record.ToPb() },
@@ -98,19 +100,25 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
             }
             next = page[^1].Record.Sequence + 1;
         }
-        chains.Demand(verifier.Complete(workflow));
+        if (!allowQuarantined)
+            chains.Demand(verifier.Complete(workflow));
         trailer.Workflows++;
         trailer.Records += (ulong)verifier.RecordsVerified;
         trailer.Snapshots += (ulong)sent.Count;
     }
 
     private async Task ExportSnapshotAsync(StoredRecord record, SnapshotPart part, Output output,
-        Pb.ExportTrailer trailer, CancellationToken cancellationToken)
+        bool allowQuarantined, CancellationToken cancellationToken)
     {
         byte[] content;
         try
         {
-            content = await chains.SnapshotOfAsync(record, cancellationToken);
+            if (!allowQuarantined)
+                content = await chains.SnapshotOfAsync(record, cancellationToken);
+            else if (await chains.StoredSnapshotOfAsync(record, cancellationToken) is { } stored)
+                content = stored;
+            else
+                return;
         }
         catch (RefusalException e) when (e.Refusal.Reason == Reason.SnapshotErased)
         {

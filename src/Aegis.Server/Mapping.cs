@@ -23,6 +23,7 @@ internal static class Mapping
             CheckpointSequence = (ulong)workflow.CheckpointSequence,
             Lease = workflow.Lease.ToPb(),
             ForkedFrom = workflow.ForkedFrom.ToPb(),
+            Quarantined = workflow.Quarantined,
             CreatedAt = ToTimestamp(workflow.CreatedAt),
             UpdatedAt = ToTimestamp(workflow.UpdatedAt),
         };
@@ -129,8 +130,9 @@ internal static class Mapping
         return new StoredRecord(record, RecordFormat.Encode(record), ToHash(message.Hash), ToLong(message.LogIndex));
     }
 
-    public static Pb.Violation ToPb(this Violation violation, Timestamp foundAt)
+    public static Pb.Violation ToPb(this FoundViolation found)
     {
+        var violation = found.Violation;
         var message = new Pb.Violation
         {
             Class = (Pb.ViolationClass)violation.Class,
@@ -139,8 +141,10 @@ internal static class Mapping
             Sequence = (ulong)violation.Sequence,
             ExpectedHash = violation.ExpectedHash is { } expected ? expected.ToPb() : ByteString.Empty,
             ActualHash = violation.ActualHash is { } actual ? actual.ToPb() : ByteString.Empty,
-            FoundAt = foundAt,
+            FoundAt = ToTimestamp(found.FoundAt),
             Message = violation.Message,
+            Released = found.ReleasedAt != 0,
+            ViolationId = found.Id,
             LastGoodLogSize = (ulong)violation.LastGoodLogSize,
         };
         if (violation.LogIndex is { } index)
