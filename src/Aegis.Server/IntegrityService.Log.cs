@@ -104,17 +104,8 @@ public sealed partial class IntegrityService
     }
 
     /// <summary>The newest head as the store has it, since another server may have signed it.</summary>
-    private async Task<SealedHead> NewestHeadAsync(CancellationToken cancellationToken)
-    {
-        var stored = await store.ReadHeadAsync(cancellationToken);
-        if (stored is null || !stored.IsSealed)
-            throw new RefusalException(StatusMapping.StoreUnavailable);
-        if (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size && head.Root == stored.Frontier!.Root)
-            return new SealedHead(head, stored.Frontier, stored.SignedNote);
-        throw new RefusalException(new Refusal(Reason.ChainBroken,
-            $"The newest head of the log, of {stored.Size} records, is not one that the log's key has signed. Verify the log.",
-            ("log_id", stored.LogId), ("log_size", Refusal.Text(stored.Size))));
-    }
+    private async Task<SealedHead> NewestHeadAsync(CancellationToken cancellationToken) =>
+        signer.Demand(await store.ReadHeadAsync(cancellationToken));
 
     private async Task<Hash> RootAsync(long size, SealedHead head, CancellationToken cancellationToken) =>
         size == head.Head.Size ? head.Head.Root : await proofs.RootAsync(size, cancellationToken);

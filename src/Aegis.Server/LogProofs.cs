@@ -42,7 +42,7 @@ public sealed class LogProofs(ILedgerStore store)
     }
 
     /// <summary>The tile whose hashes the subtree consists of.</summary>
-    private static (int Level, long Index) TileOf(Subtree subtree) =>
+    public static (int Level, long Index) TileOf(Subtree subtree) =>
         (subtree.Level / Tile.Levels, subtree.From >> (Tile.Levels * ((subtree.Level / Tile.Levels) + 1)));
 
     private static Hash HashOf(Subtree subtree, IReadOnlyList<Hash> tile)
@@ -56,7 +56,8 @@ public sealed class LogProofs(ILedgerStore store)
         return MerkleTree.Root([.. tile.Skip(first).Take(count)]);
     }
 
-    private async Task<IReadOnlyList<Hash>> TileAsync((int Level, long Index) tile, CancellationToken cancellationToken)
+    /// <summary>The hashes of a tile, as far as they are there.</summary>
+    public async Task<IReadOnlyList<Hash>> TileAsync((int Level, long Index) tile, CancellationToken cancellationToken)
     {
         if (_tiles.TryGetValue(tile, out var kept))
             return kept;

@@ -31,6 +31,19 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
         return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
     }
 
+    /// <summary>The newest head of the log as it was stored, once this log's key is found to have signed it.</summary>
+    /// <exception cref="RefusalException">CHAIN_BROKEN when it has not; STORE_UNAVAILABLE when there is no head yet.</exception>
+    public SealedHead Demand(StoredHead? stored)
+    {
+        if (stored is null || !stored.IsSealed)
+            throw new RefusalException(StatusMapping.StoreUnavailable);
+        if (Verify(stored.SignedNote) is { } head && head.Size == stored.Size && head.Root == stored.Frontier!.Root)
+            return new SealedHead(head, stored.Frontier, stored.SignedNote);
+        throw new RefusalException(new Refusal(Reason.ChainBroken,
+            $"The newest head of the log, of {stored.Size} records, is not one that the log's key has signed. Verify the log.",
+            ("log_id", stored.LogId), ("log_size", Refusal.Text(stored.Size))));
+    }
+
     /// <summary>
     /// Loads the key and compares it with the newest head. A key is made only for a log that has none yet: beside a log that has
     /// one a new key would sign another history.
