@@ -91,6 +91,7 @@ public sealed class StoreMonitor : BackgroundService
         _signer.Load(head);
         await _memory.LoadAsync(head, cancellationToken);
         await OpenAsync(cancellationToken);
+        await _findings.SyncAsync(cancellationToken);
         await ProbeAsync(cancellationToken);
         IsReady = true;
     }

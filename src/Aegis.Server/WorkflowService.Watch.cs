@@ -48,9 +48,11 @@ public sealed partial class WorkflowService
             var page = cursor < size
                 ? await store.ListRecordsAsync(filter, cursor, descending: false, WatchPageSize, cancellationToken)
                 : [];
-            foreach (var record in chains.Note(page))
+            foreach (var record in page)
             {
-                await responseStream.WriteAsync(new Pb.WatchRecordsResponse { Record = record.ToPb() }, cancellationToken);
+                var message = new Pb.WatchRecordsResponse { Record = record.ToPb() };
+                AddViolations(message.Violations, chains.Note(record), message.Record.CalculateSize());
+                await responseStream.WriteAsync(message, cancellationToken);
                 told = cursor = record.LogIndex + 1;
             }
             if (page.Count == WatchPageSize)
