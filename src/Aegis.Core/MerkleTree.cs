@@ -170,14 +170,16 @@ public readonly record struct Subtree(int Level, long Index)
 public readonly record struct LeafRange(long From, long To)
 {
     /// <summary>The complete subtrees it consists of, from left to right; it begins where the largest of them may begin.</summary>
-    public IEnumerable<Subtree> Subtrees()
+    public IReadOnlyList<Subtree> Subtrees()
     {
+        var subtrees = new List<Subtree>();
         for (var from = From; from < To;)
         {
             var level = BitOperations.Log2((ulong)(To - from));
-            yield return new Subtree(level, from >> level);
+            subtrees.Add(new Subtree(level, from >> level));
             from += 1L << level;
         }
+        return subtrees;
     }
 }
 

@@ -119,6 +119,8 @@ internal sealed class TestServer : IAsyncDisposable
         });
         await AegisHost.PrepareAsync(app);
         await app.StartAsync();
+        if (app.Services.GetRequiredService<StoreMonitor>().IsReady)
+            await app.Services.GetRequiredService<AuditStatus>().FirstAudit.WaitAsync(TimeSpan.FromSeconds(10));
         return new TestServer(app, connection, directory, data, ownsDatabase);
     }
 }
