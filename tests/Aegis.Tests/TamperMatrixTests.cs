@@ -67,7 +67,8 @@ public sealed class TamperMatrixTests(Database database)
         ["edit a signature"] = new(Pb.ViolationClass.SignatureInvalid, 0, EditSignatureAsync, Of: "", AnySequence: true),
         ["rewrite records, tiles and head without the key"] = new(Pb.ViolationClass.SignatureInvalid, 0, RewriteAllAsync,
             Of: "", AnyClass: true, AnySequence: true),
-        ["sign another history with the key"] = new(Pb.ViolationClass.LogForked, 0, ForkAsync, Of: "", AnyClass: true, AnySequence: true),
+        ["sign another history with the key"] = new(Pb.ViolationClass.LogRolledBack, 0, ForkAsync, Of: "", AnySequence: true),
+        ["sign another head of an older size with the key"] = new(Pb.ViolationClass.LogForked, 0, ForkHeadAsync, Of: "", AnySequence: true),
         ["take the log back"] = new(Pb.ViolationClass.LogRolledBack, 0, TakeBackAsync, Of: "", AnySequence: true),
     };
 
@@ -261,6 +262,24 @@ public sealed class TamperMatrixTests(Database database)
         var forgery = new Forgery(server);
         await forgery.RewriteChainAsync(Workflow, 3, r => r with { ToState = "STOLEN" });
         await forgery.RewriteTreeAsync(SharedKey.Key);
+    }
+
+    /// <summary>Two heads that the key has signed, one of which no tree of these records has.</summary>
+    private static async Task ForkHeadAsync(TestServer server)
+    {
+        var head = await new Forgery(server).HeadAsync();
+        var size = await Tampering.CountAsync(server, "SELECT min(size) FROM log_head WHERE size > 1");
+        var frontier = new MerkleFrontier();
+        for (var i = 0L; i < size; i++)
+            frontier.Append(Hash.Of([(byte)i]));
+        await SqlAsync(server, "UPDATE log_head SET root = @root, frontier = @frontier, signed_note = @note WHERE size = @size",
+            new
+            {
+                root = frontier.Root.ToArray(),
+                frontier = frontier.ToArray(),
+                note = SharedKey.Key.Sign(new LogHead(head.LogId, size, frontier.Root)),
+                size,
+            });
     }
 
     private static async Task TakeBackAsync(TestServer server)
