@@ -41,7 +41,10 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             findings.Report(violations);
         else
             findings.Clear(key);
-        return ResponseOf(verifier, violations, logSize);
+        var response = ResponseOf(verifier, violations, logSize);
+        if (response.Intact && head is not null)
+            response.Statement = await StatementAsync(head, context.CancellationToken);
+        return response;
     }
 
     /// <summary>
