@@ -186,8 +186,8 @@ public sealed class HeadWatchTests : IDisposable
     {
         var database = Path.Combine(_directory.Path, "aegis.db");
         await using var server = ServerProcess.Create("sqlite:" + database);
-        var start = new ProcessStartInfo("dotnet",
-            [typeof(AegisCommand).Assembly.Location, "head", "watch", "--state", State, "--interval", "100ms", "--server", server.Address])
+        var start = new ProcessStartInfo(ServerProcess.Host(),
+            [ServerProcess.Assembly("CliAssembly"), "head", "watch", "--state", State, "--interval", "100ms", "--server", server.Address])
         {
             WorkingDirectory = _directory.Path,
             RedirectStandardOutput = true,
