@@ -55,7 +55,7 @@ internal static class ChainRules
                 // By content: as text, one entry can read like two.
                 var metadata = first.Content?.Metadata ?? Metadata.Empty;
                 if (!metadata.Equals(head.Metadata))
-                    differences.Add(new Difference("metadata", metadata.ToString(), head.Metadata.ToString()));
+                    differences.Add(new Difference("metadata", null, null));
             }
             var origin = head.ForkedFrom?.Hash ?? Hash.Zero;
             Compare("forked_from", first.PreviousHash.ToString(), origin.ToString());
@@ -68,15 +68,4 @@ internal static class ChainRules
                 differences.Add(new Difference(field, original, found));
         }
     }
-
-    /// <summary>The values of a part as text, for a finding.</summary>
-    public static string? Describe(Record record, string part) => part switch
-    {
-        "person" => record.Person is { } p ? $"actor={p.Actor}, principal={p.Principal}" : null,
-        "content" => record.Content is { } c ? $"reason={c.Reason}, metadata: {c.Metadata}" : null,
-        "snapshot" => record.Snapshot is { } s
-            ? $"content_type={s.ContentType}, size={s.Size}, sha256={s.Sha256}"
-            : null,
-        _ => null,
-    };
 }

@@ -170,14 +170,15 @@ public readonly record struct Subtree(int Level, long Index)
 public readonly record struct LeafRange(long From, long To)
 {
     /// <summary>The complete subtrees it consists of, from left to right; it begins where the largest of them may begin.</summary>
-    public IEnumerable<Subtree> Subtrees()
+    public IReadOnlyList<Subtree> Subtrees()
     {
-        for (var from = From; from < To;)
+        var subtrees = new List<Subtree>();
+        for (var from = From; from < To; from = subtrees[^1].To)
         {
             var level = BitOperations.Log2((ulong)(To - from));
-            yield return new Subtree(level, from >> level);
-            from += 1L << level;
+            subtrees.Add(new Subtree(level, from >> level));
         }
+        return subtrees;
     }
 }
 

@@ -46,8 +46,8 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
         if (request.WorkflowId.Length > 0)
         {
             var key = new WorkflowKey(filter.Namespace, request.WorkflowId);
-            var workflow = await store.FindWorkflowAsync(key, cancellationToken);
-            if (workflow is null || workflow.CreatedLogIndex >= head.Head.Size)
+            var workflow = await chains.FindAsync(key, request.AllowQuarantined, cancellationToken);
+            if (workflow.CreatedLogIndex >= head.Head.Size)
                 throw new RefusalException(Refusal.NotFound(key));
             await ExportAsync(workflow, run, cancellationToken);
         }
@@ -71,11 +71,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     private async Task ExportAsync(Workflow workflow, Run run, CancellationToken cancellationToken)
     {
         if (workflow.Quarantined && !run.AllowQuarantined)
-        {
-            throw new RefusalException(new Refusal(Reason.ChainBroken,
-                $"The workflow {workflow.Key} is quarantined by a violation; allow_quarantined exports it as it is stored.",
-                Refusal.Of(workflow.Key)));
-        }
+            await chains.DemandReleasedAsync(workflow.Key, cancellationToken);
         var page = await store.ReadChainAsync(workflow.Key, 1, descending: false, PageOf(workflow, 1), cancellationToken);
         var last = await LastAsync(workflow, run.Head.Head.Size, page, cancellationToken);
         await run.Output.WriteAsync(new Pb.ExportChunk

@@ -119,6 +119,11 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         Origin origin, CancellationToken cancellationToken)
     {
         var local = await store.FindWorkflowAsync(workflow.Key, cancellationToken);
+        if (local is { Quarantined: true })
+        {
+            return Task.FromResult(Answer(workflow, Refusal.Conflict(Reason.WorkflowQuarantined,
+                $"A violation closed the workflow {workflow.Key} here; release or repair it first.", local)));
+        }
         file.Position = workflow.Position;
         var erased = new List<ErasedValues>();
         if (local is not null && await SkipCommonAsync(workflow, local, file, erased, cancellationToken) is { } other)

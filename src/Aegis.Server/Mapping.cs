@@ -24,6 +24,7 @@ internal static class Mapping
             CheckpointSequence = (ulong)workflow.CheckpointSequence,
             Lease = workflow.Lease.ToPb(),
             ForkedFrom = workflow.ForkedFrom.ToPb(),
+            Quarantined = workflow.Quarantined,
             CreatedAt = ToTimestamp(workflow.CreatedAt),
             UpdatedAt = ToTimestamp(workflow.UpdatedAt),
         };
@@ -47,8 +48,9 @@ internal static class Mapping
 
     public static Pb.Record ToPb(this StoredRecord stored) => RecordMessages.ToPb(stored);
 
-    public static Pb.Violation ToPb(this Violation violation, Timestamp foundAt)
+    public static Pb.Violation ToPb(this FoundViolation found)
     {
+        var violation = found.Violation;
         var message = new Pb.Violation
         {
             Class = (Pb.ViolationClass)violation.Class,
@@ -57,8 +59,10 @@ internal static class Mapping
             Sequence = (ulong)violation.Sequence,
             ExpectedHash = violation.ExpectedHash is { } expected ? expected.ToPb() : ByteString.Empty,
             ActualHash = violation.ActualHash is { } actual ? actual.ToPb() : ByteString.Empty,
-            FoundAt = foundAt,
+            FoundAt = ToTimestamp(found.FoundAt),
             Message = violation.Message,
+            Released = found.ReleasedAt != 0,
+            ViolationId = found.Id,
             LastGoodLogSize = (ulong)violation.LastGoodLogSize,
         };
         if (violation.LogIndex is { } index)

@@ -117,8 +117,18 @@ internal sealed class TestServer : IAsyncDisposable
                 settings.Select(s => KeyValuePair.Create<string, string?>(s.Key, s.Value)));
             builder.Logging.SetMinimumLevel(LogLevel.Error);
         });
-        await AegisHost.PrepareAsync(app);
-        await app.StartAsync();
+        try
+        {
+            await AegisHost.PrepareAsync(app);
+            await app.StartAsync();
+        }
+        catch
+        {
+            await app.DisposeAsync();
+            data.Dispose();
+            directory?.Dispose();
+            throw;
+        }
         return new TestServer(app, connection, directory, data, ownsDatabase);
     }
 }
