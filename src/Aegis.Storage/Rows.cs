@@ -139,6 +139,19 @@ internal sealed class SnapshotRow
     public SnapshotUse ToUse() => new(new(Namespace, WorkflowId), HashBytes.One(Sha256), IsCarried);
 }
 
+/// <summary>A row of the table log_tile.</summary>
+internal sealed class TileRow
+{
+    public long Level { get; init; }
+    public long TileIndex { get; init; }
+    public byte[] Root { get; init; } = [];
+    public byte[] Hashes { get; init; } = [];
+    public byte[]? Entries { get; init; }
+
+    public StoredTile ToStoredTile() => new(
+        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
+}
+
 /// <summary>Hashes as bytes, one or many after the other.</summary>
 internal static class HashBytes
 {
