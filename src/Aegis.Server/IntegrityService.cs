@@ -44,7 +44,10 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             findings.Report(violations);
             await findings.SettleAsync(context.CancellationToken);
         }
-        return ResponseOf(verifier, violations, logSize);
+        var response = ResponseOf(verifier, violations, logSize);
+        if (response.Intact && head is not null)
+            response.Statement = await StatementAsync(head, context.CancellationToken);
+        return response;
     }
 
     /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>

@@ -18,7 +18,7 @@ namespace Aegis.Storage;
 /// Failures are <see cref="StoreException"/>s. All methods but those of one transaction are thread-safe.
 /// </para>
 /// </summary>
-public interface ILedgerStore : IAsyncDisposable
+public partial interface ILedgerStore : IAsyncDisposable
 {
     /// <summary>The most hashes that are read at once.</summary>
     const int HashesMax = 4096;

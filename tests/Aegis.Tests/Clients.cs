@@ -1,4 +1,5 @@
 using Aegis.Core;
+using Aegis.Evidence;
 using Google.Protobuf;
 using Grpc.Core;
 
@@ -61,14 +62,15 @@ internal static class Exports
     }
 
     public static async Task<List<Pb.ImportWorkflowsResponse>> ImportAsync(
-        TestServer server, byte[] export, bool takeOver = false, bool allowUnproven = true, int chunkBytes = 10_000)
+        TestServer server, byte[] export, bool takeOver = false, bool allowUnproven = true, int chunkBytes = 10_000,
+        params IEnumerable<string> trustedKeys)
     {
         using var call = server.Recovery.ImportWorkflows();
         try
         {
             await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest
             {
-                Options = new Pb.ImportOptions { TakeOver = takeOver, AllowUnproven = allowUnproven },
+                Options = new Pb.ImportOptions { TakeOver = takeOver, AllowUnproven = allowUnproven, TrustedKeys = { trustedKeys } },
             });
             foreach (var chunk in export.Chunk(chunkBytes))
                 await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest { Chunk = ByteString.CopyFrom(chunk) });
@@ -82,6 +84,15 @@ internal static class Exports
         await foreach (var response in call.ResponseStream.ReadAllAsync())
             outcomes.Add(response);
         return outcomes;
+    }
+
+    /// <summary>What an export is found to be by whoever holds it and trusts keys alone.</summary>
+    /// <exception cref="FormatException">It cannot be read.</exception>
+    public static ExportReport Check(byte[] export, params IReadOnlyCollection<VerifierKey> keys)
+    {
+        using var stream = new MemoryStream(export);
+        using var reader = new ExportReader(stream);
+        return ExportCheck.Read(reader, keys, CancellationToken.None);
     }
 
     /// <summary>The messages of an export.</summary>
@@ -99,11 +110,14 @@ internal static class Exports
     {
         using var stream = new MemoryStream();
         ulong workflows = 0, records = 0;
+        var snapshots = new HashSet<(ulong Workflow, ByteString Sha256)>();
         foreach (var message in messages.Where(m => m.Trailer is null))
         {
             message.WriteDelimitedTo(stream);
             workflows += message.Workflow is null ? 0UL : 1;
             records += message.Record is null ? 0UL : 1;
+            if (message.Snapshot is { } part && part.Offset + (ulong)part.Data.Length == part.Size)
+                snapshots.Add((workflows, part.Sha256));
         }
         new Pb.ExportChunk
         {
@@ -111,6 +125,7 @@ internal static class Exports
             {
                 Workflows = workflows,
                 Records = records,
+                Snapshots = (ulong)snapshots.Count,
                 Sha256 = ByteString.CopyFrom(System.Security.Cryptography.SHA256.HashData(stream.ToArray())),
             },
         }.WriteDelimitedTo(stream);
