@@ -102,8 +102,10 @@ internal static class VerifyCommand
             session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
             foreach (var difference in violation.Differences)
             {
-                session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
-                    + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
+                session.Output.Line(difference.HasOriginal || difference.HasFound
+                    ? $"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
+                        + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}"
+                    : $"    {difference.Field} differs");
             }
         }
         return ExitCode.Violation;

@@ -87,6 +87,9 @@ public sealed partial class LedgerBatch
     /// <summary>How many records the log has after this batch.</summary>
     public long LogSize => _state.LogSize + _records.Count;
 
+    /// <summary>How many it had before: rows at this log_index or beyond are not of the log.</summary>
+    public long LogSizeBefore => _state.LogSize;
+
     /// <summary>The new records in the order of the log.</summary>
     public IReadOnlyList<StoredRecord> Records => _records;
 

@@ -59,7 +59,11 @@ public sealed partial class Findings(
     /// Takes what was found: it is logged once, stored in the background, and never lost while this server lives. Returns at
     /// once, and may be called from anywhere.
     /// </summary>
-    public void Report(IReadOnlyList<Violation> violations)
+    public void Report(IReadOnlyList<Violation> violations) => Report(violations, areFresh: false);
+
+    /// <param name="violations">What was found.</param>
+    /// <param name="areFresh">Whether it was read just now, so that no repair can have come after the reading.</param>
+    public void Report(IReadOnlyList<Violation> violations, bool areFresh)
     {
         if (violations.Count == 0)
             return;
@@ -72,8 +76,11 @@ public sealed partial class Findings(
                 var found = new FoundViolation(Shortened(violation), foundAt);
                 var isStored = _stored.TryGetValue(found.Id, out var at) && time.GetElapsedTime(at, now) < StoredLately;
                 // Beyond so many they are found again once there is room.
-                if (!isStored && _waiting.Count < KeptMax)
+                if ((areFresh || !isStored) && _waiting.Count < KeptMax)
+                {
                     _waiting.TryAdd(found.Id, new Waiting(found));
+                    _waiting[found.Id].IsFresh |= areFresh;
+                }
             }
         }
         Wake();
@@ -165,11 +172,15 @@ public sealed partial class Findings(
         while (true)
         {
             List<Waiting> some;
+            bool areFresh;
             lock (_lock)
-                some = [.. _waiting.Values.Take(StoredAtOnce)];
+            {
+                areFresh = _waiting.Values.Any(w => w.IsFresh);
+                some = [.. _waiting.Values.Where(w => w.IsFresh == areFresh).Take(StoredAtOnce)];
+            }
             if (some.Count == 0)
                 return;
-            var opened = (await store.AddViolationsAsync([.. some.Select(w => w.Found)], cancellationToken)).ToHashSet();
+            var opened = (await store.AddViolationsAsync([.. some.Select(w => w.Found)], areFresh, cancellationToken)).ToHashSet();
             var now = time.GetTimestamp();
             lock (_lock)
             {
@@ -274,6 +285,9 @@ public sealed partial class Findings(
     private sealed class Waiting(FoundViolation found)
     {
         public FoundViolation Found { get; } = found;
+
+        /// <summary>Guarded by _lock.</summary>
+        public bool IsFresh { get; set; }
 
         /// <summary>Written by whoever holds _syncing.</summary>
         public bool WasTold { get; set; }

@@ -22,7 +22,7 @@ public sealed partial class IntegrityService
         fields.Check();
         var cancellation = context.CancellationToken;
         // What is wrong is kept before it is repaired.
-        findings.Report(await repairer.VerifyAsync(key, new Repair { Key = key }, cancellation));
+        findings.Report(await repairer.VerifyAsync(key, new Repair { Key = key }, cancellation), areFresh: true);
         await findings.SettleAsync(cancellation);
 
         var isWhole = true;
@@ -52,7 +52,7 @@ public sealed partial class IntegrityService
         var record = await ActAsync(command, context);
         proofs.Forget();
         findings.Forget();
-        findings.Report(left);
+        findings.Report(left, areFresh: true);
         await findings.SettleAsync(CancellationToken.None);
         return new Pb.RepairRecordResponse { Record = record.ToPb(), Released = (ulong)healed.Count };
     }

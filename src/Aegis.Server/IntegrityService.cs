@@ -41,7 +41,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (violations.Count > 0)
         {
             // Once it is told it also holds: writes are refused from here on.
-            findings.Report(violations);
+            findings.Report(violations, areFresh: true);
             await findings.SettleAsync(context.CancellationToken);
         }
         var response = ResponseOf(verifier, violations, logSize);

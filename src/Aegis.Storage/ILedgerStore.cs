@@ -108,12 +108,22 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// <summary>The bytes of a snapshot, or null.</summary>
     Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken);
 
+    /// <summary>How long after a repair a finding about its workflow may be older than the repair.</summary>
+    static readonly TimeSpan RepairedLately = TimeSpan.FromSeconds(10);
+
     /// <summary>
     /// Keeps violations, outside the log and its lock. One that is kept already stays as it is, open or released; one that was
     /// repaired is opened again. Durable on return; doing it again changes nothing.
     /// </summary>
+    /// <param name="violations">What was found, each id once.</param>
+    /// <param name="areFresh">
+    /// Whether all was read just now. What was not may have been read before a repair: of a workflow that was repaired within
+    /// <see cref="RepairedLately"/> it is passed over, to be found again if it is still so.
+    /// </param>
+    /// <param name="cancellationToken">Gives up.</param>
     /// <returns>The ids of those that are open now and were not before.</returns>
-    Task<IReadOnlyList<string>> AddViolationsAsync(IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken);
+    Task<IReadOnlyList<string>> AddViolationsAsync(
+        IReadOnlyList<FoundViolation> violations, bool areFresh, CancellationToken cancellationToken);
 
     /// <summary>Violations, newest first, from the first whose number is below the cursor.</summary>
     Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,

@@ -8,7 +8,7 @@ namespace Aegis.Storage;
 public sealed partial class PostgresLedgerStore
 {
     public async Task<IReadOnlyList<string>> AddViolationsAsync(
-        IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken)
+        IReadOnlyList<FoundViolation> violations, bool areFresh, CancellationToken cancellationToken)
     {
         T[] Column<T>(Func<FoundViolation, T> value) => [.. violations.Select(value)];
 
@@ -28,6 +28,14 @@ public sealed partial class PostgresLedgerStore
                     @message, @lastGoodLogSize, @foundAt) WITH ORDINALITY AS v (
                     violation_id, class, namespace, workflow_id, sequence, log_index, expected_hash, actual_hash, differences,
                     message, last_good_log_size, found_at, place)
+                WHERE @areFresh
+                   OR NOT EXISTS (
+                    SELECT 1
+                    FROM violation AS repaired
+                    WHERE repaired.is_repaired
+                      AND repaired.namespace = v.namespace
+                      AND repaired.workflow_id = v.workflow_id
+                      AND repaired.released_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - @lately)
                 ORDER BY place
                 ON CONFLICT (violation_id) DO UPDATE SET
                     found_at = excluded.found_at,
@@ -51,6 +59,8 @@ public sealed partial class PostgresLedgerStore
                     message = Column(v => DifferencesJson.Clean(v.Violation.Message)),
                     lastGoodLogSize = Column(v => v.Violation.LastGoodLogSize),
                     foundAt = Column(v => v.FoundAt),
+                    areFresh,
+                    lately = (long)ILedgerStore.RepairedLately.TotalMicroseconds,
                 },
                 cancellationToken: cancellationToken))).AsList());
         }

@@ -10,18 +10,24 @@ namespace Aegis.Storage;
 /// </summary>
 internal static class PostgresRepairs
 {
+    /// <summary>Rows beyond the log go first: one can stand where the next record has to.</summary>
+    public static Task RemoveStraysAsync(NpgsqlConnection connection, LedgerBatch batch) =>
+        RemoveAsync(connection, batch.Repairs.SelectMany(r => r.Removed).Where(i => i >= batch.LogSizeBefore));
+
     public static async Task StoreAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
         foreach (var repair in batch.Repairs)
-            await RestoreAsync(connection, repair);
+            await RestoreAsync(connection, repair, batch.LogSizeBefore);
         foreach (var change in batch.ViolationChanges)
             await ChangeAsync(connection, change, batch.Now);
     }
 
-    private static async Task RestoreAsync(NpgsqlConnection connection, Repair repair)
+    private static Task RemoveAsync(NpgsqlConnection connection, IEnumerable<long> removed) => connection.ExecuteAsync(
+        "DELETE FROM record WHERE log_index = ANY (@removed)", new { removed = removed.ToArray() });
+
+    private static async Task RestoreAsync(NpgsqlConnection connection, Repair repair, long logSize)
     {
-        await connection.ExecuteAsync(
-            "DELETE FROM record WHERE log_index = ANY (@removed)", new { removed = repair.Removed.ToArray() });
+        await RemoveAsync(connection, repair.Removed.Where(i => i < logSize));
         if (repair.Snapshot is { } snapshot)
         {
             await connection.ExecuteAsync(

@@ -28,6 +28,8 @@ internal static class PostgresWrites
     /// </summary>
     private static async Task StoreInStepsAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
+        if (batch.Repairs.Count > 0)
+            await PostgresRepairs.RemoveStraysAsync(connection, batch);
         await connection.ExecuteAsync(new CommandDefinition(StoreRecords, Parameters(batch), commandTimeout: 0));
         await EraseAsync(connection, batch);
         await PostgresRepairs.StoreAsync(connection, batch);

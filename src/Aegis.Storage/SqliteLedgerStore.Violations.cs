@@ -8,7 +8,7 @@ namespace Aegis.Storage;
 public sealed partial class SqliteLedgerStore
 {
     public async Task<IReadOnlyList<string>> AddViolationsAsync(
-        IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken)
+        IReadOnlyList<FoundViolation> violations, bool areFresh, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
         SqliteConnection? connection = null;
@@ -16,7 +16,8 @@ public sealed partial class SqliteLedgerStore
         {
             connection = OpenForWriting();
             connection.Execute("BEGIN IMMEDIATE");
-            var opened = violations.Where(v => Add(connection, v)).Select(v => v.Id).ToList();
+            var repairedBefore = areFresh ? long.MaxValue : Now() - (long)ILedgerStore.RepairedLately.TotalMicroseconds;
+            var opened = violations.Where(v => Add(connection, v, repairedBefore)).Select(v => v.Id).ToList();
             connection.Execute("COMMIT");
             connection.Dispose();
             return opened;
@@ -32,14 +33,18 @@ public sealed partial class SqliteLedgerStore
         }
     }
 
-    private static bool Add(SqliteConnection connection, FoundViolation violation) => connection.Execute(
+    private static bool Add(SqliteConnection connection, FoundViolation violation, long repairedBefore) => connection.Execute(
         """
         INSERT INTO violation (
             violation_id, class, namespace, workflow_id, sequence, log_index, expected_hash, actual_hash, differences, message,
             last_good_log_size, found_at)
-        VALUES (
+        SELECT
             @Id, @class, @Namespace, @WorkflowId, @Sequence, @LogIndex, @expectedHash, @actualHash, @differences, @Message,
-            @LastGoodLogSize, @FoundAt)
+            @LastGoodLogSize, @FoundAt
+        WHERE NOT EXISTS (
+            SELECT 1
+            FROM violation
+            WHERE is_repaired AND namespace = @Namespace AND workflow_id = @WorkflowId AND released_at > @repairedBefore)
         ON CONFLICT (violation_id) DO UPDATE SET
             found_at = excluded.found_at,
             recorded_at = 0,
@@ -61,6 +66,7 @@ public sealed partial class SqliteLedgerStore
             violation.Violation.Message,
             violation.Violation.LastGoodLogSize,
             violation.FoundAt,
+            repairedBefore,
         }) > 0;
 
     public Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,

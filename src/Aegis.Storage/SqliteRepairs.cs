@@ -10,17 +10,24 @@ namespace Aegis.Storage;
 /// </summary>
 internal static class SqliteRepairs
 {
+    /// <summary>Rows beyond the log go first: one can stand where the next record has to.</summary>
+    public static void RemoveStrays(SqliteConnection connection, LedgerBatch batch)
+    {
+        foreach (var logIndex in batch.Repairs.SelectMany(r => r.Removed).Where(i => i >= batch.LogSizeBefore))
+            connection.Execute("DELETE FROM record WHERE log_index = @logIndex", new { logIndex });
+    }
+
     public static void Store(SqliteConnection connection, LedgerBatch batch)
     {
         foreach (var repair in batch.Repairs)
-            Restore(connection, repair);
+            Restore(connection, repair, batch.LogSizeBefore);
         foreach (var change in batch.ViolationChanges)
             Change(connection, change, batch.Now);
     }
 
-    private static void Restore(SqliteConnection connection, Repair repair)
+    private static void Restore(SqliteConnection connection, Repair repair, long logSize)
     {
-        foreach (var logIndex in repair.Removed)
+        foreach (var logIndex in repair.Removed.Where(i => i < logSize))
             connection.Execute("DELETE FROM record WHERE log_index = @logIndex", new { logIndex });
         SqliteWrites.StoreRecords(connection, repair.Records);
         if (repair.Snapshot is { } snapshot)

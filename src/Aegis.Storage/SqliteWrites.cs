@@ -10,6 +10,7 @@ internal static class SqliteWrites
 {
     public static void Store(SqliteConnection connection, LedgerBatch batch)
     {
+        SqliteRepairs.RemoveStrays(connection, batch);
         StoreRecords(connection, batch.Records);
         StoreSnapshots(connection, batch.Snapshots);
         StoreWorkflows(connection, batch.Workflows);

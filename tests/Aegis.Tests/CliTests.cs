@@ -174,6 +174,47 @@ public sealed class CliTests(Database database)
     }
 
     [Test]
+    public async Task Violations_are_listed_released_and_repaired()
+    {
+        await using var server = await TestServer.StartAsync(database);
+        var export = Path.Combine(_directory.Path, "repair.aegis");
+        await RunAsync(server, "start", "w", "--type", "order", "--state", "NEW", "--actor", "alice", "--snapshot", File("w.json", "{}"));
+        await RunAsync(server, "export", "--out", export);
+        var none = await RunAsync(server, "violations");
+        await Tampering.RunAsync(server, "UPDATE record SET actor = 'mallory' WHERE workflow_id = 'w'");
+        await Tampering.RunAsync(server, "DELETE FROM snapshot WHERE workflow_id = 'w'");
+        await RunAsync(server, "verify");
+        string[] who = ["--actor", "op", "--reason", "why"];
+
+        var listed = await RunAsync(server, "violations", "--all-namespaces");
+        var refused = await RunAsync(server, ["repair", "w", "--sequence", "1", .. who]);
+        var repaired = await RunAsync(server, ["repair", "w", "--sequence", "1", "--from", export, .. who]);
+        await Tampering.RunAsync(server, "UPDATE workflow SET state = 'X' WHERE workflow_id = 'w'");
+        await RunAsync(server, "verify");
+        var head = await RunAsync(server, ["repair", "w", .. who]);
+        await Tampering.RunAsync(server, "UPDATE workflow SET state = 'X' WHERE workflow_id = 'w'");
+        await RunAsync(server, "verify");
+        var released = await RunAsync(server, ["release", "w", .. who]);
+        var all = await RunAsync(server, "violations", "w", "--released");
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That((none.Code, none.Output), Is.EqualTo((ExitCode.Success, "")));
+            Assert.That(listed.Code, Is.EqualTo(ExitCode.Violation));
+            Assert.That(listed.Output, Does.Contain("default/w record 1, log index 1: FIELD_MODIFIED").And.Contain("person differs")
+                .And.Contain("SNAPSHOT_MISSING").And.Not.Contain("mallory"));
+            Assert.That((refused.Code, refused.Error), Is.EqualTo((ExitCode.Failed, refused.Error)));
+            Assert.That(refused.Error, Does.Contain("INVALID_FIELD"));
+            Assert.That((repaired.Error, repaired.Output), Is.EqualTo(("", repaired.Output)));
+            Assert.That(repaired.Output, Does.Contain("restored: record, snapshot; 2 violations closed"));
+            Assert.That(head.Output, Does.Contain("restored: head; 1 violation closed"));
+            Assert.That(released.Output, Does.Contain("1 violation released"));
+            Assert.That(all.Code, Is.EqualTo(ExitCode.Success));
+            Assert.That(all.Output.Split(", released").Length - 1, Is.EqualTo(3));
+        }
+    }
+
+    [Test]
     public async Task Control_characters_of_users_never_reach_a_terminal()
     {
         await SucceedsAsync("", "start", "evil\u001b[31m", "--type", "[red]", "--state", "[/]\u0007");

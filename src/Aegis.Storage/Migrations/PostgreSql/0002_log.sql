@@ -43,6 +43,7 @@ CREATE TABLE violation (
     CONSTRAINT violation_is_told_once UNIQUE (violation_id)
 );
 CREATE INDEX violation_that_is_open ON violation (namespace, workflow_id) WHERE released_at = 0;
+CREATE INDEX violation_that_was_repaired ON violation (namespace, workflow_id) WHERE is_repaired;
 
 -- How far the scrub has come, as a note signed with the log's key: a position that someone else moved is not believed.
 CREATE TABLE audit_position (
@@ -80,7 +81,8 @@ LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow
 
 -- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
 -- transaction names, by namespace, workflow_id and sequence or among its log_indexes ("5,7"), and puts back what was recorded.
--- What the repair stores has to verify, and verification decides, not the database.
+-- What the repair stores has to verify, and verification decides, not the database. A row beyond the newest head is no part of
+-- the history.
 CREATE FUNCTION has_repair_of(of_namespace text, of_workflow_id text, of_sequence bigint, of_log_index bigint)
 RETURNS boolean LANGUAGE sql STABLE AS $body$
     SELECT EXISTS (
@@ -98,7 +100,9 @@ $body$;
 
 CREATE FUNCTION allow_repair_of_record() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
-    IF has_repair_of(OLD.namespace, OLD.workflow_id, OLD.sequence, OLD.log_index) THEN
+    IF OLD.log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
+       OR has_repair_of(OLD.namespace, OLD.workflow_id, OLD.sequence, OLD.log_index)
+    THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';

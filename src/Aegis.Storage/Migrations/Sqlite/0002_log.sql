@@ -43,6 +43,7 @@ CREATE TABLE violation (
     is_repaired        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX violation_that_is_open ON violation (namespace, workflow_id) WHERE released_at = 0;
+CREATE INDEX violation_that_was_repaired ON violation (namespace, workflow_id) WHERE is_repaired;
 
 -- How far the scrub has come, as a note signed with the log's key: a position that someone else moved is not believed.
 CREATE TABLE audit_position (
@@ -81,10 +82,12 @@ LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow
 
 -- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
 -- transaction names, by namespace, workflow_id and sequence or among its log_indexes ("5,7"), and puts back what was recorded.
--- What the repair stores has to verify, and verification decides, not the database.
+-- What the repair stores has to verify, and verification decides, not the database. A row beyond the newest head is no part of
+-- the history.
 DROP TRIGGER record_is_append_only;
 CREATE TRIGGER record_is_append_only BEFORE DELETE ON record
-WHEN NOT EXISTS (
+WHEN OLD.log_index < (SELECT coalesce(max(size), 0) FROM log_head)
+    AND NOT EXISTS (
         SELECT 1
         FROM record AS repair
         WHERE repair.namespace = 'aegis.system'
