@@ -103,7 +103,7 @@ internal static class ChainRules
                 // By content: as text, one entry can read like two.
                 var metadata = first.Content?.Metadata ?? Metadata.Empty;
                 if (!metadata.Equals(head.Metadata))
-                    differences.Add(new Difference("metadata", metadata.ToString(), head.Metadata.ToString()));
+                    differences.Add(new Difference("metadata", null, null));
             }
             var origin = head.ForkedFrom?.Hash ?? Hash.Zero;
             Compare("forked_from", first.PreviousHash.ToString(), origin.ToString());

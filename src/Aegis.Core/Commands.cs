@@ -214,8 +214,14 @@ public sealed record LogActCommand(string Act, Parts Parts) : Command
     /// <summary>The size that the log must have for a new generation to begin.</summary>
     public long SurvivingSize { get; init; }
 
-    public override IEnumerable<WorkflowKey> Workflows => [WorkflowKey.Log];
-    public override int Weight => 1024 + Parts.Bytes;
+    /// <summary>What the act does to violations; null for nothing. Refused when none of the workflows has one open.</summary>
+    public ViolationChange? Violations { get; init; }
+
+    /// <summary>What the act restores; null for nothing.</summary>
+    public Repair? Repair { get; init; }
+
+    public override IEnumerable<WorkflowKey> Workflows => [WorkflowKey.Log, .. Violations?.Keys ?? []];
+    public override int Weight => 1024 + Parts.Bytes + (Repair?.Weight ?? 0);
 }
 
 /// <summary>What became of a command.</summary>

@@ -20,8 +20,8 @@ public sealed partial class LedgerBatch
     private Refused? FindOpen(WorkflowKey key, out Workflow workflow)
     {
         if (!_workflows.TryGetValue(key, out workflow!))
-            return new Refused(Refusal.NotFound(key));
-        if (CheckQuarantine(workflow) is { } quarantined)
+            return CheckQuarantine(key) ?? new Refused(Refusal.NotFound(key));
+        if (CheckQuarantine(key) is { } quarantined)
             return quarantined;
         if (workflow.Importing)
         {
@@ -35,10 +35,17 @@ public sealed partial class LedgerBatch
             : null;
     }
 
-    private static Refused? CheckQuarantine(Workflow workflow) => workflow.Quarantined
-        ? new Refused(Refusal.Conflict(Reason.WorkflowQuarantined,
-            $"A violation closed the workflow {workflow.Key} to writes; ListViolations tells which.", workflow))
-        : null;
+    /// <summary>Also of a workflow that is not there: one that was deleted behind the service must not be started anew.</summary>
+    private Refused? CheckQuarantine(WorkflowKey key)
+    {
+        _workflows.TryGetValue(key, out var workflow);
+        if (workflow is not { Quarantined: true } && (!_quarantines.ContainsKey(key) || key == WorkflowKey.Log))
+            return null;
+        var message = $"A violation closed the workflow {key} to writes; ListViolations tells which.";
+        return new Refused(workflow is null
+            ? new Refusal(Reason.WorkflowQuarantined, message, Refusal.Of(key))
+            : Refusal.Conflict(Reason.WorkflowQuarantined, message, workflow));
+    }
 
     private Refused? CheckLease(Workflow workflow, long epoch)
     {

@@ -65,6 +65,8 @@ public sealed partial class LedgerBatch
     private Refusal? Join(ImportCommand command, Workflow? local)
     {
         var first = command.Records[0].Record;
+        if (CheckQuarantine(command.Key) is { } quarantined)
+            return quarantined.Refusal;
         if (local is null)
         {
             return first.Sequence == 1
@@ -73,8 +75,6 @@ public sealed partial class LedgerBatch
                     $"The workflow {command.Key} is not here, and the records begin at {first.Sequence}.",
                     Refusal.Of(command.Key));
         }
-        if (CheckQuarantine(local) is { } quarantined)
-            return quarantined.Refusal;
         if (first.Sequence != local.Sequence + 1 || first.PreviousHash != local.HeadHash)
         {
             return Refusal.Conflict(Reason.HashMismatch,

@@ -37,8 +37,12 @@ public sealed partial class LedgerBatch
 
     private Refusal? Keep(KeepLeasesCommand command, WorkflowKey key, long epoch, out Workflow workflow)
     {
-        if (FindOpen(key, out workflow) is { } closed)
+        // Giving a lease up is no write to the history: a quarantine does not stand against it.
+        if (FindOpen(key, out workflow) is { } closed
+            && (command.Duration > 0 || workflow is null || closed.Refusal.Reason != Reason.WorkflowQuarantined))
+        {
             return closed.Refusal;
+        }
         var lease = workflow.Lease;
         if (lease is null || lease.IsVoid || lease.Epoch != epoch || lease.Owner != command.Owner)
             return Stale(workflow, epoch);

@@ -26,6 +26,9 @@ public sealed record BatchState
     /// <summary>Complete tiles of that tree which are not stored yet: none but where a log is sealed for the first time.</summary>
     public IReadOnlyList<Tile> MissingTiles { get; init; } = [];
 
+    /// <summary>Those of the workflows asked for that have open violations, whether the workflow is there or not.</summary>
+    public IReadOnlyList<Quarantine> Quarantines { get; init; } = [];
+
     /// <summary>The latest recorded_at among the log's own records.</summary>
     public required long LastRecordedAt { get; init; }
 
@@ -53,11 +56,17 @@ public sealed partial class LedgerBatch
     private readonly List<ErasedValues> _erased = [];
     private readonly HashSet<WorkflowKey> _changedHeads = [];
     private readonly HashSet<WorkflowKey> _changedLeases = [];
+    private readonly List<ViolationChange> _violationChanges = [];
+    private readonly List<Repair> _repairs = [];
+
+    // Of the workflows asked for, those with open violations; whether that is recorded.
+    private readonly Dictionary<WorkflowKey, bool> _quarantines;
 
     public LedgerBatch(BatchState state)
     {
         _state = state;
         _workflows = state.Workflows.ToDictionary(w => w.Key);
+        _quarantines = state.Quarantines.ToDictionary(q => q.Key, q => q.IsRecorded);
         foreach (var known in state.KnownRequests)
         {
             // Under the id that was recorded: one that was altered since must be met, not missed and done again.
@@ -84,6 +93,15 @@ public sealed partial class LedgerBatch
     public IReadOnlyCollection<Snapshot> Snapshots => _snapshots.Values;
 
     public IReadOnlyList<ErasedValues> Erased => _erased;
+
+    /// <summary>What becomes of violations, after all else.</summary>
+    public IReadOnlyList<ViolationChange> ViolationChanges => _violationChanges;
+
+    /// <summary>What is restored, once the records are stored that name it.</summary>
+    public IReadOnlyList<Repair> Repairs => _repairs;
+
+    /// <summary>The database's clock, by which it was decided.</summary>
+    public long Now => _state.Now;
 
     /// <summary>The heads to be stored.</summary>
     public IEnumerable<Workflow> Workflows => _changedHeads.Select(k => _workflows[k]);
@@ -147,6 +165,8 @@ public sealed partial class LedgerBatch
             return new Refused(Refusal.Conflict(Reason.WorkflowAlreadyExists,
                 $"The workflow {command.Key} already exists.", existing));
         }
+        if (CheckQuarantine(command.Key) is { } quarantined)
+            return quarantined;
         if (command.ForkRefusal is { } refusal)
             return new Refused(refusal);
 
@@ -214,18 +234,6 @@ public sealed partial class LedgerBatch
         LogId = command.LogId;
         AppendToLogHistory("OPEN", command.Parts);
         return new LogOpened(LogId);
-    }
-
-    private Outcome Decide(LogActCommand command)
-    {
-        if (command.NewLogId is not null && LogSize != command.SurvivingSize)
-        {
-            return new Refused(new Refusal(Reason.SequenceMismatch,
-                $"The log has {LogSize} records, and {command.SurvivingSize} were to survive: it moved meanwhile. Look again.",
-                ("log_size", Refusal.Text(LogSize)), ("surviving_size", Refusal.Text(command.SurvivingSize))));
-        }
-        LogId = command.NewLogId ?? LogId;
-        return new LogActed(AppendToLogHistory(command.Act, command.Parts));
     }
 
     private Written Advance(WriteCommand command, Workflow workflow, RecordKind kind, string toState,

@@ -173,11 +173,10 @@ public readonly record struct LeafRange(long From, long To)
     public IReadOnlyList<Subtree> Subtrees()
     {
         var subtrees = new List<Subtree>();
-        for (var from = From; from < To;)
+        for (var from = From; from < To; from = subtrees[^1].To)
         {
             var level = BitOperations.Log2((ulong)(To - from));
             subtrees.Add(new Subtree(level, from >> level));
-            from += 1L << level;
         }
         return subtrees;
     }

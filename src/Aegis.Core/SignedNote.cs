@@ -196,20 +196,22 @@ public sealed record WorkflowStatement(string LogId, long LogSize, WorkflowKey K
         $"{LogId}\n{Label}\n{LogSize.ToString(CultureInfo.InvariantCulture)}\n"
         + $"{Convert.ToBase64String(RecordFormat.EncodeStatement(Key, Sequence, Hash))}\n";
 
+    /// <summary>The statement that a note's text says, or null where it says none.</summary>
+    public static WorkflowStatement? TryParse(string text) =>
+        text.Split('\n') is [{ Length: > 0 } logId, Label, var size, var base64, ""]
+            && long.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out var number)
+            && number.ToString(CultureInfo.InvariantCulture) == size
+            && SignedNote.TryBase64(base64, out var bytes)
+            && RecordFormat.TryDecodeStatement(bytes) is { } said
+            ? new WorkflowStatement(logId, number, said.Key, said.Sequence, said.Hash)
+            : null;
+
     /// <summary>What a note says under a signature of one of the keys, or null.</summary>
-    public static WorkflowStatement? Verify(string note, IReadOnlyCollection<VerifierKey> keys, SignatureCheck check)
-    {
-        if (SignedNote.TryParse(note) is not { } signed || !signed.IsSignedBy(keys, check)
-            || signed.Text.Split('\n') is not [var logId, Label, var size, var base64, ""]
-            || !long.TryParse(size, NumberStyles.None, CultureInfo.InvariantCulture, out var number)
-            || !SignedNote.TryBase64(base64, out var bytes)
-            || RecordFormat.TryDecodeStatement(bytes) is not { } said
-            || keys.All(k => k.Name != logId))
-        {
-            return null;
-        }
-        return new WorkflowStatement(logId, number, said.Key, said.Sequence, said.Hash);
-    }
+    public static WorkflowStatement? Verify(string note, IReadOnlyCollection<VerifierKey> keys, SignatureCheck check) =>
+        SignedNote.TryParse(note) is { } signed && signed.IsSignedBy(keys, check) && TryParse(signed.Text) is { } said
+            && keys.Any(k => k.Name == said.LogId)
+            ? said
+            : null;
 }
 
 /// <summary>The names of a log: its base, and for each accepted rollback a further generation, base/2, base/3 and so on.</summary>

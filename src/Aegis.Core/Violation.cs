@@ -1,3 +1,7 @@
+using System.Buffers;
+using System.Buffers.Binary;
+using System.Text;
+
 namespace Aegis.Core;
 
 /// <summary>The kind of a violation; numbered as in the contract.</summary>
@@ -31,11 +35,118 @@ public sealed record Violation(ViolationClass Class, WorkflowKey Key, long Seque
 
     /// <summary>The size of the newest signed head at which this place was still good; 0 when that is not known.</summary>
     public long LastGoodLogSize { get; init; }
+
+    /// <summary>Whether it concerns the bytes of a snapshot alone: the history of the workflow is as it was recorded.</summary>
+    public bool IsOfSnapshot => Class is ViolationClass.SnapshotModified or ViolationClass.SnapshotMissing;
+
+    /// <summary>Whether it concerns the log itself, and no workflow.</summary>
+    public bool IsOfLog => Key is { Namespace: "", WorkflowId: "" };
+
+    /// <summary>
+    /// The violation without values of erasable parts, which are only named: what was erased, or will be, must not live on in
+    /// what tells of a finding.
+    /// </summary>
+    public Violation WithoutErasable() => Differences.Any(d => d.IsErasable && (d.Original ?? d.Found) is not null)
+        ? this with { Differences = [.. Differences.Select(d => d.IsErasable ? new Difference(d.Field, null, null) : d)] }
+        : this;
+
+    /// <summary>
+    /// Names the finding: class, place, and what was found there. Lower-case hex of the first 16 bytes of
+    /// <code>
+    /// SHA-256( u8 class ‖ opaque32 namespace ‖ opaque32 workflow_id ‖ u64 sequence ‖ u64 log_index + 1, 0 for none
+    ///          ‖ actual_hash, 32 zero bytes for none ‖ u32 n ‖ n × ( opaque32 field ‖ opaque32 found ) )
+    /// </code>
+    /// The fields that differ are in it only where no hash tells what was found: in the head of a workflow, and where
+    /// something is gone.
+    /// </summary>
+    public string Id()
+    {
+        var bytes = new ArrayBufferWriter<byte>(256);
+        bytes.Write([(byte)Class]);
+        Opaque32(Key.Namespace);
+        Opaque32(Key.WorkflowId);
+        BinaryPrimitives.WriteInt64BigEndian(bytes.GetSpan(16), Sequence);
+        BinaryPrimitives.WriteInt64BigEndian(bytes.GetSpan(16)[8..], LogIndex + 1 ?? 0);
+        bytes.Advance(16);
+        (ActualHash ?? default).CopyTo(bytes.GetSpan(Hash.Size));
+        bytes.Advance(Hash.Size);
+        var told = ActualHash is null || Class == ViolationClass.WorkflowHeadModified ? WithoutErasable().Differences : [];
+        U32(told.Count);
+        foreach (var difference in told)
+        {
+            Opaque32(difference.Field);
+            Opaque32(difference.Found ?? "");
+        }
+        return Hash.Of(bytes.WrittenSpan).ToString()[..32];
+
+        void U32(int value)
+        {
+            BinaryPrimitives.WriteInt32BigEndian(bytes.GetSpan(4), value);
+            bytes.Advance(4);
+        }
+
+        void Opaque32(string text)
+        {
+            // What stands in a database need not be text that has an encoding: what has none is replaced, not refused.
+            var encoded = Encoding.UTF8.GetBytes(text);
+            U32(encoded.Length);
+            bytes.Write(encoded);
+        }
+    }
 }
+
+/// <summary>A violation as it is kept.</summary>
+/// <param name="Id">As <see cref="Violation.Id"/> gave it.</param>
+/// <param name="Violation">What was found, without values of erasable parts.</param>
+/// <param name="FoundAt">When, in microseconds since 1970, by the clock of the server that found it.</param>
+public sealed record FoundViolation(string Id, Violation Violation, long FoundAt)
+{
+    public FoundViolation(Violation violation, long foundAt) : this(violation.Id(), violation.WithoutErasable(), foundAt)
+    {
+    }
+
+    /// <summary>Grows in the order in which violations were stored.</summary>
+    public long Number { get; init; }
+
+    /// <summary>When the QUARANTINED record that tells of it was written; 0 for none of its own.</summary>
+    public long RecordedAt { get; init; }
+
+    /// <summary>When an operator released it, or what it tells of was repaired; 0 while it is open.</summary>
+    public long ReleasedAt { get; init; }
+}
+
+/// <summary>What an act upon the log does to violations that are open.</summary>
+public enum ViolationFate
+{
+    /// <summary>The quarantine that they mean is recorded; they stay open.</summary>
+    Recorded,
+
+    /// <summary>Released as they are: the same finding is not opened again.</summary>
+    Released,
+
+    /// <summary>No longer so: the same finding would be a new one.</summary>
+    Repaired,
+}
+
+/// <summary>Which open violations an act concerns.</summary>
+/// <param name="Fate">What becomes of them.</param>
+/// <param name="Keys">The workflows they are of; the empty key for the log itself.</param>
+/// <param name="Ids">Which of them; null for all.</param>
+/// <param name="UpToNumber">The newest that was looked at: what was found since is not meant.</param>
+public sealed record ViolationChange(
+    ViolationFate Fate, IReadOnlyList<WorkflowKey> Keys, IReadOnlyList<string>? Ids, long UpToNumber);
+
+/// <summary>A workflow with open violations, as a batch reads it.</summary>
+/// <param name="Key">The workflow.</param>
+/// <param name="IsRecorded">Whether the log's own history tells of its quarantine.</param>
+public sealed record Quarantine(WorkflowKey Key, bool IsRecorded);
 
 /// <summary>A field, or an erasable part, that is not what it was; null where it is not known, or not there.</summary>
 public sealed record Difference(string Field, string? Original, string? Found)
 {
+    /// <summary>Whether the values can be erased: of those only the field or part is told, never what it held.</summary>
+    public bool IsErasable => Field is "person" or "content" or "snapshot" or "actor" or "principal" or "reason" or "metadata";
+
     /// <summary>The fields of the record format that are not the same in both, under their names there.</summary>
     public static IReadOnlyList<Difference> Between(Record original, Record found)
     {

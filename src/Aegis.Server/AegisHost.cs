@@ -135,6 +135,7 @@ public static class AegisHost
         services.AddHostedService(provider => provider.GetRequiredService<SignerMemory>());
         services.AddHostedService(provider => provider.GetRequiredService<Ledger>());
         services.AddHostedService(provider => provider.GetRequiredService<LogTail>());
+        services.AddHostedService(provider => provider.GetRequiredService<Findings>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());
         services.AddHostedService(provider => provider.GetRequiredService<Auditor>());
         services.AddHostedService(provider => provider.GetRequiredService<RefusalSummary>());

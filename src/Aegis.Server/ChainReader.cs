@@ -7,12 +7,44 @@ namespace Aegis.Server;
 /// Reads chains and re-checks what it reads: nothing is handed on whose hashes, links and snapshots do not check out. What
 /// does not is told to <see cref="Findings"/> and refused as CHAIN_BROKEN or SNAPSHOT_CORRUPT.
 /// </summary>
-public sealed class ChainReader(ILedgerStore store, Findings findings)
+public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvider time)
 {
     private const int PageSize = 500;
 
-    /// <summary>A workflow to go on with: its newest checkpoint, and the records since, cut by bytes.</summary>
-    public async Task<ResumedChain> ResumeAsync(Workflow workflow, int bytesMax,
+    /// <summary>A workflow; with <paramref name="allowQuarantined"/> as it is stored, altered or not.</summary>
+    /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
+    public async Task<Workflow> FindAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)
+    {
+        var workflow = await store.FindWorkflowAsync(key, cancellationToken);
+        // One that is gone may have been deleted behind the service.
+        if (!allowQuarantined && (workflow?.Quarantined ?? !findings.IsClean))
+            await DemandReleasedAsync(key, cancellationToken);
+        return workflow ?? throw new RefusalException(Refusal.NotFound(key));
+    }
+
+    /// <exception cref="RefusalException">A violation of the workflow is open: CHAIN_BROKEN or SNAPSHOT_CORRUPT.</exception>
+    public async Task DemandReleasedAsync(WorkflowKey key, CancellationToken cancellationToken)
+    {
+        var open = await OpenOfAsync(key, cancellationToken);
+        // The oldest, and what concerns the history before what concerns a snapshot alone.
+        if (open.LastOrDefault(v => !v.Violation.IsOfSnapshot) is { } broken)
+            throw new RefusalException(RefusalOf(broken.Id, broken.Violation));
+        if (open.Count > 0)
+            throw new RefusalException(RefusalOf(open[^1].Id, open[^1].Violation));
+    }
+
+    /// <summary>The open violations of a workflow, newest first. The log's own history is never quarantined.</summary>
+    public async Task<IReadOnlyList<FoundViolation>> OpenOfAsync(WorkflowKey key, CancellationToken cancellationToken) =>
+        key == WorkflowKey.Log
+            ? []
+            : await store.ListViolationsAsync(
+                new ViolationFilter { Namespace = key.Namespace, WorkflowId = key.WorkflowId }, long.MaxValue,
+                ChainVerifier.ViolationsMax, cancellationToken);
+
+    /// <summary>
+    /// A workflow to go on with: its newest checkpoint, and the records since, cut by bytes. Or, unchecked, what there is of it.
+    /// </summary>
+    public async Task<ResumedChain> ResumeAsync(Workflow workflow, int bytesMax, bool isChecked,
         CancellationToken cancellationToken)
     {
         var from = Math.Max(1, workflow.CheckpointSequence);
@@ -42,8 +74,13 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
             }
             next = page[^1].Record.Sequence + 1;
         }
-        Demand(verifier.Complete(workflow));
-        var snapshot = checkpoint is null ? null : await SnapshotOfAsync(checkpoint, cancellationToken);
+        if (isChecked)
+            Demand(verifier.Complete(workflow));
+        var snapshot = checkpoint is null
+            ? null
+            : isChecked
+                ? await SnapshotOfAsync(checkpoint, cancellationToken)
+                : await StoredSnapshotOfAsync(checkpoint, cancellationToken);
         return new ResumedChain(checkpoint, snapshot, since, isCut);
     }
 
@@ -63,17 +100,20 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
         if (violations.Count == 0)
             return content!;
         findings.Report(violations);
-        throw new RefusalException(new Refusal(Reason.SnapshotCorrupt,
-            $"The snapshot of record {record.Record.Sequence} of {key} is not as it was recorded; verify it.",
-            [.. Refusal.Of(key), ("sequence", Refusal.Text(record.Record.Sequence))]));
+        throw new RefusalException(RefusalOf(violations[0].Id(), violations[0]) with { Reason = Reason.SnapshotCorrupt });
     }
+
+    /// <summary>The bytes of a record's snapshot as they are stored, altered or not; null where there are none.</summary>
+    public async Task<byte[]?> StoredSnapshotOfAsync(StoredRecord record, CancellationToken cancellationToken) =>
+        record.Record.Snapshot is { } part
+            ? await store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken)
+            : null;
 
     /// <summary>The record that a fork starts from, and the snapshot that was current there.</summary>
     public async Task<ForkSource> ForkSourceAsync(WorkflowKey key, long sequence, bool withSnapshot,
         CancellationToken cancellationToken)
     {
-        var workflow = await store.FindWorkflowAsync(key, cancellationToken)
-            ?? throw new RefusalException(Refusal.NotFound(key));
+        var workflow = await FindAsync(key, allowQuarantined: false, cancellationToken);
         if (sequence > workflow.Sequence)
         {
             throw new RefusalException(new Refusal(Reason.RecordNotFound,
@@ -147,18 +187,19 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
     }
 
     /// <summary>
-    /// Checks records of many workflows, each by itself. They are handed on as they are, so that one altered record does not
-    /// stop whoever follows the log; health tells.
+    /// Checks one record of many workflows by itself, and gives what is wrong with it, as known or as found now. It is handed on
+    /// as it is, so that one altered record does not stop whoever follows the log; health tells.
     /// </summary>
-    public IReadOnlyList<StoredRecord> Note(IReadOnlyList<StoredRecord> records)
+    public IReadOnlyList<FoundViolation> Note(StoredRecord record)
     {
-        foreach (var record in records.Where(r => !r.IsConsistent()))
-        {
-            var verifier = new ChainVerifier(record.Record.Key, Math.Max(1, record.Record.Sequence));
-            verifier.Add(record);
-            findings.Report(verifier.Violations);
-        }
-        return records;
+        var known = findings.At(record);
+        if (record.IsConsistent())
+            return known;
+        var verifier = new ChainVerifier(record.Record.Key, Math.Max(1, record.Record.Sequence));
+        verifier.Add(record);
+        findings.Report(verifier.Violations);
+        var now = Mapping.ToMicroseconds(Google.Protobuf.WellKnownTypes.Timestamp.FromDateTimeOffset(time.GetUtcNow()));
+        return [.. known, .. verifier.Violations.Select(v => new FoundViolation(v, now)).ExceptBy(known.Select(k => k.Id), f => f.Id)];
     }
 
     /// <exception cref="RefusalException">CHAIN_BROKEN, when there is a violation.</exception>
@@ -167,12 +208,14 @@ public sealed class ChainReader(ILedgerStore store, Findings findings)
         if (violations.Count == 0)
             return;
         findings.Report(violations);
-        var first = violations[0];
-        throw new RefusalException(new Refusal(Reason.ChainBroken,
-            $"The history of {first.Key} is not as it was recorded, at sequence {first.Sequence}: {first.Message}",
-            [.. Refusal.Of(first.Key), ("sequence", Refusal.Text(first.Sequence)), ("problem", first.Message),
-                ("class", first.Class.ToString())]));
+        throw new RefusalException(RefusalOf(violations[0].Id(), violations[0]) with { Reason = Reason.ChainBroken });
     }
+
+    private static Refusal RefusalOf(string id, Violation violation) => new(
+        violation.IsOfSnapshot ? Reason.SnapshotCorrupt : Reason.ChainBroken,
+        $"The history of {violation.Key} is not as it was recorded, at sequence {violation.Sequence}: {violation.Message}",
+        [.. Refusal.Of(violation.Key), ("class", violation.Class.Name()), ("sequence", Refusal.Text(violation.Sequence)),
+            ("problem", violation.Message), ("violation_id", id)]);
 
     /// <summary>Whether a later ERASURE record of the chain covers the bytes of a record's snapshot.</summary>
     private async Task<bool> IsErasedAsync(StoredRecord record, CancellationToken cancellationToken)

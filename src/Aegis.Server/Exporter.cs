@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Aegis.Core;
+using Aegis.Evidence;
 using Aegis.Storage;
 using Google.Protobuf;
 using Google.Protobuf.WellKnownTypes;
@@ -11,11 +12,12 @@ using Pb = Aegis.V1;
 
 /// <summary>
 /// Writes workflows in the export format: a manifest, for each workflow a header, its snapshots each before the first record
-/// that carries it, and its records, last a trailer with the SHA-256 of all before. Every chain is verified on its way out.
+/// that carries it, and its records, last a trailer with the SHA-256 of all before. What it holds is the log as it was at one
+/// signed head: a workflow that moves on meanwhile is cut there, so that every record is proven by a path to that head, and a
+/// signed statement says that the log knew no more of the workflow. Every chain and every path is verified on its way out.
 /// </summary>
-public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chains, StoreMonitor monitor, TimeProvider time)
+public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs proofs, LogSigner signer, TimeProvider time)
 {
-    public const string Format = "aegis/export/v1";
     public const int SnapshotPartBytesMax = 1024 * 1024;
 
     private const int ChunkBytes = 512 * 1024;
@@ -26,101 +28,174 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
     {
         var filter = FilterOf(request);
         await using var output = new Output(responseStream, cancellationToken);
-        var logSize = await tail.CurrentAsync(cancellationToken);
+        var head = signer.Demand(await store.ReadHeadAsync(cancellationToken));
+        var run = new Run(head, new InclusionPaths(proofs, head), output, new Pb.ExportTrailer(), request.AllowQuarantined);
         await output.WriteAsync(new Pb.ExportChunk
         {
             Manifest = new Pb.ExportManifest
             {
-                Format = Format,
-                LogId = monitor.LogId,
-                LogSize = (ulong)logSize,
+                Format = ExportReader.Format,
+                LogId = head.Head.LogId,
+                LogSize = (ulong)head.Head.Size,
                 Filter = request,
                 ExportedAt = Timestamp.FromDateTimeOffset(time.GetUtcNow()),
+                LogHead = head.SignedNote,
+                VerifierKeys = { signer.VerifierKey(head.Head.LogId).ToString() },
             },
         });
-        var trailer = new Pb.ExportTrailer();
         if (request.WorkflowId.Length > 0)
         {
             var key = new WorkflowKey(filter.Namespace, request.WorkflowId);
-            var workflow = await store.FindWorkflowAsync(key, cancellationToken)
-                ?? throw new RefusalException(Refusal.NotFound(key));
-            await ExportAsync(workflow, output, trailer, cancellationToken);
+            var workflow = await chains.FindAsync(key, request.AllowQuarantined, cancellationToken);
+            if (workflow.CreatedLogIndex >= head.Head.Size)
+                throw new RefusalException(Refusal.NotFound(key));
+            await ExportAsync(workflow, run, cancellationToken);
         }
         else
         {
             for (var cursor = -1L; ;)
             {
                 var page = await store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
-                foreach (var workflow in page.Where(w => w.CreatedLogIndex < logSize && !w.Importing))
-                    await ExportAsync(workflow, output, trailer, cancellationToken);
+                foreach (var workflow in page.Where(w => w.CreatedLogIndex < head.Head.Size && !w.Importing))
+                    await ExportAsync(workflow, run, cancellationToken);
                 if (page.Count < PageSize)
                     break;
                 cursor = page[^1].CreatedLogIndex;
             }
         }
-        trailer.Sha256 = ByteString.CopyFrom(output.HashSoFar());
-        await output.WriteAsync(new Pb.ExportChunk { Trailer = trailer });
+        run.Trailer.Sha256 = ByteString.CopyFrom(output.HashSoFar());
+        await output.WriteAsync(new Pb.ExportChunk { Trailer = run.Trailer });
         await output.FlushAsync();
     }
 
-    private async Task ExportAsync(Workflow workflow, Output output, Pb.ExportTrailer trailer,
-        CancellationToken cancellationToken)
+    private async Task ExportAsync(Workflow workflow, Run run, CancellationToken cancellationToken)
     {
-        await output.WriteAsync(new Pb.ExportChunk
+        if (workflow.Quarantined && !run.AllowQuarantined)
+            await chains.DemandReleasedAsync(workflow.Key, cancellationToken);
+        var page = await store.ReadChainAsync(workflow.Key, 1, descending: false, PageOf(workflow, 1), cancellationToken);
+        var last = await LastAsync(workflow, run.Head.Head.Size, page, cancellationToken);
+        await run.Output.WriteAsync(new Pb.ExportChunk
         {
             Workflow = new Pb.ExportWorkflow
             {
                 Namespace = workflow.Key.Namespace,
                 WorkflowId = workflow.Key.WorkflowId,
-                Records = (ulong)workflow.Sequence,
-                HeadHash = workflow.HeadHash.ToPb(),
+                Records = (ulong)(last?.Record.Sequence ?? workflow.Sequence),
+                HeadHash = (last?.Hash ?? workflow.HeadHash).ToPb(),
                 ForkedFrom = workflow.ForkedFrom.ToPb(),
+                Statement = last is null ? "" : await StatementAsync(workflow, last, run, cancellationToken),
             },
         });
         var verifier = new ChainVerifier(workflow.Key);
         var sent = new HashSet<Hash>();
-        for (var next = 1L; next <= workflow.Sequence;)
+        while (page.Count > 0)
         {
-            var page = await store.ReadChainAsync(workflow.Key, next, descending: false,
-                (int)Math.Min(PageSize, workflow.Sequence - next + 1), cancellationToken);
-            if (page.Count == 0)
-                break;
             foreach (var record in page)
             {
                 verifier.Add(record);
-                chains.Demand(verifier.Violations);
-                if (record.Record.Snapshot is { } part && sent.Add(part.Sha256))
-                    await ExportSnapshotAsync(record, part, output, trailer, cancellationToken);
-                await output.WriteAsync(new Pb.ExportChunk
-                {
-                    Record = new Pb.ExportRecord { Record = record.ToPb() },
-                });
+                Demand(verifier.Violations, run);
+                // What came after the head is verified too, since the workflow's own head is one of all records.
+                if (record.Record.Sequence <= last?.Record.Sequence)
+                    await ExportAsync(record, sent, run, cancellationToken);
             }
-            next = page[^1].Record.Sequence + 1;
+            var next = page[^1].Record.Sequence + 1;
+            page = next > workflow.Sequence
+                ? []
+                : await store.ReadChainAsync(workflow.Key, next, descending: false, PageOf(workflow, next), cancellationToken);
         }
-        chains.Demand(verifier.Complete(workflow));
-        trailer.Workflows++;
-        trailer.Records += (ulong)verifier.RecordsVerified;
-        trailer.Snapshots += (ulong)sent.Count;
+        Demand(verifier.Complete(workflow), run);
+        run.Trailer.Workflows++;
+        run.Trailer.Snapshots += (ulong)sent.Count;
     }
 
-    private async Task ExportSnapshotAsync(StoredRecord record, SnapshotPart part, Output output,
-        Pb.ExportTrailer trailer, CancellationToken cancellationToken)
+    private async Task ExportAsync(StoredRecord record, HashSet<Hash> sent, Run run, CancellationToken cancellationToken)
     {
-        byte[] content;
+        if (record.Record.Snapshot is { } part && !sent.Contains(part.Sha256)
+            && await ExportSnapshotAsync(record, part, run, cancellationToken))
+        {
+            sent.Add(part.Sha256);
+        }
+        var (path, isProof) = await run.Paths.OfAsync(record, cancellationToken);
+        if (!isProof && !run.AllowQuarantined)
+        {
+            // Which of the two was altered, and so whether it is of this workflow, only a verification of the log tells.
+            throw new RefusalException(new Refusal(Reason.ChainBroken,
+                $"The stored log does not prove record {record.Record.Sequence} of {record.Record.Key}: its hash or the log's tiles "
+                + "were altered. Verify the log.",
+                [.. Refusal.Of(record.Record.Key), ("sequence", Refusal.Text(record.Record.Sequence)),
+                    ("log_index", Refusal.Text(record.LogIndex))]));
+        }
+        var message = new Pb.ExportRecord { Record = record.ToPb() };
+        message.InclusionPath.AddRange(path.Select(h => h.ToPb()));
+        await run.Output.WriteAsync(new Pb.ExportChunk { Record = message });
+        run.Trailer.Records++;
+    }
+
+    private static int PageOf(Workflow workflow, long next) => (int)Math.Min(PageSize, workflow.Sequence - next + 1);
+
+    /// <summary>The newest record of a workflow that a head covers; null where it is gone.</summary>
+    /// <param name="workflow">As it is now, perhaps longer than at the head.</param>
+    /// <param name="size">The size at the head.</param>
+    /// <param name="first">The first page of the chain, which is all of a short one.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    private async Task<StoredRecord?> LastAsync(Workflow workflow, long size, IReadOnlyList<StoredRecord> first,
+        CancellationToken cancellationToken)
+    {
+        if (workflow.Sequence <= PageSize)
+            return first.LastOrDefault(r => r.LogIndex < size);
+        for (var at = workflow.Sequence; at > 0;)
+        {
+            // It is nearly always the newest.
+            var page = await store.ReadChainAsync(workflow.Key, at, descending: true, at == workflow.Sequence ? 1 : PageSize,
+                cancellationToken);
+            if (page.FirstOrDefault(r => r.LogIndex < size) is { } last)
+                return last;
+            if (page.Count == 0)
+                break;
+            at = page[^1].Record.Sequence - 1;
+        }
+        return null;
+    }
+
+    /// <summary>
+    /// The log's statement of a workflow's last record; empty where the log does not have that record, since what is signed is
+    /// believed.
+    /// </summary>
+    private async Task<string> StatementAsync(Workflow workflow, StoredRecord last, Run run, CancellationToken cancellationToken) =>
+        last.Record.Key == workflow.Key && last.IsConsistent() && (await run.Paths.OfAsync(last, cancellationToken)).IsProof
+            ? signer.Sign(new WorkflowStatement(
+                run.Head.Head.LogId, run.Head.Head.Size, workflow.Key, last.Record.Sequence, last.Hash))
+            : "";
+
+    private void Demand(IReadOnlyList<Violation> violations, Run run)
+    {
+        if (!run.AllowQuarantined)
+            chains.Demand(violations);
+    }
+
+    /// <summary>Writes the bytes of a snapshot, unless they were erased.</summary>
+    /// <returns>Whether they were there.</returns>
+    private async Task<bool> ExportSnapshotAsync(StoredRecord record, SnapshotPart part, Run run,
+        CancellationToken cancellationToken)
+    {
+        byte[]? content;
         try
         {
-            content = await chains.SnapshotOfAsync(record, cancellationToken);
+            content = run.AllowQuarantined
+                ? await store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken)
+                : await chains.SnapshotOfAsync(record, cancellationToken);
         }
         catch (RefusalException e) when (e.Refusal.Reason == Reason.SnapshotErased)
         {
-            return;
+            return false;
         }
+        if (content is null)
+            return false;
         var offset = 0;
         do
         {
             var size = Math.Min(SnapshotPartBytesMax, content.Length - offset);
-            await output.WriteAsync(new Pb.ExportChunk
+            await run.Output.WriteAsync(new Pb.ExportChunk
             {
                 Snapshot = new Pb.ExportSnapshotPart
                 {
@@ -133,6 +208,7 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
             offset += size;
         }
         while (offset < content.Length);
+        return true;
     }
 
     private static WorkflowFilter FilterOf(Pb.ExportWorkflowsRequest request)
@@ -150,6 +226,15 @@ public sealed class Exporter(ILedgerStore store, LogTail tail, ChainReader chain
         fields.Check();
         return filter;
     }
+
+    /// <summary>One export.</summary>
+    /// <param name="Head">The log as it holds it.</param>
+    /// <param name="Paths">To that head.</param>
+    /// <param name="Output">Where it goes.</param>
+    /// <param name="Trailer">What was counted so far.</param>
+    /// <param name="AllowQuarantined">Whether what is stored is exported as it is, altered or not.</param>
+    private sealed record Run(
+        SealedHead Head, InclusionPaths Paths, Output Output, Pb.ExportTrailer Trailer, bool AllowQuarantined);
 
     /// <summary>Gathers messages into chunks, and hashes all that goes out.</summary>
     private sealed class Output(

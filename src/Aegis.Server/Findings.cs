@@ -1,41 +1,284 @@
-using System.Collections.Concurrent;
+using System.Diagnostics;
 using Aegis.Core;
+using Aegis.Storage;
 
 namespace Aegis.Server;
 
 /// <summary>
-/// The workflows in which this server has found violations, by verification and by the checks that every read makes. A
-/// workflow that verifies again is taken off.
+/// The violations that verification and the checks of every read find. They are kept in the store, which all servers read, so
+/// that what one finds is known to all and survives restarts; until one is stored it is kept here and tried again. A workflow
+/// that verifies again later stays quarantined: an edit that was undone is evidence still. Only an operator's release or
+/// repair closes a violation.
 /// </summary>
-public sealed class Findings(ILogger<Findings> logger)
+public sealed partial class Findings(
+    ILedgerStore store, Ledger ledger, SignerMemory memory, TimeProvider time, ILogger<Findings> logger) : BackgroundService
 {
-    private readonly ConcurrentDictionary<WorkflowKey, byte> _broken = [];
+    /// <summary>How many open violations are kept at hand, and how many may wait to be stored.</summary>
+    private const int KeptMax = 10_000;
+    private const int StoredAtOnce = 500;
+    private const int QuarantinesAtOnce = 50;
 
-    /// <summary>Called when the first one is found, and when the last one is gone.</summary>
+    // The text of a difference can be as large as a database makes it.
+    private const int ValueLengthMax = 4096;
+
+    private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan SettlePatience = TimeSpan.FromSeconds(2);
+
+    // What was stored lately need not be stored again: reads find the same again and again.
+    private static readonly TimeSpan StoredLately = TimeSpan.FromSeconds(5);
+
+    // One at a time stores and reads: the loop, or whoever wants to see the outcome at once.
+    private readonly SemaphoreSlim _syncing = new(1, 1);
+    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly Lock _lock = new();
+
+    // Guarded by _lock.
+    private readonly Dictionary<string, Waiting> _waiting = [];
+    private readonly Dictionary<string, long> _stored = [];
+    private bool _isClean;
+
+    // Written under _syncing.
+    private volatile Known? _known;
+    private OpenViolations _counted;
+    private long _readAt;
+
+    /// <summary>Called when <see cref="IsClean"/> may have changed.</summary>
     public event Action? Changed;
 
-    public bool IsClean => _broken.IsEmpty;
+    /// <summary>Whether no violation is open; false until the store has told.</summary>
+    public bool IsClean
+    {
+        get
+        {
+            lock (_lock)
+                return _isClean;
+        }
+    }
 
+    /// <summary>
+    /// Takes what was found: it is logged once, stored in the background, and never lost while this server lives. Returns at
+    /// once, and may be called from anywhere.
+    /// </summary>
     public void Report(IReadOnlyList<Violation> violations)
     {
-        foreach (var violation in violations)
+        if (violations.Count == 0)
+            return;
+        var now = time.GetTimestamp();
+        var foundAt = (time.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond;
+        lock (_lock)
         {
-            if (_broken.TryAdd(violation.Key, 0))
+            foreach (var violation in violations)
             {
-                logger.LogError("Violation {Class} in {Workflow} at sequence {Sequence}: {Message}",
-                    violation.Class, violation.Key, violation.Sequence, violation.Message);
+                var found = new FoundViolation(Shortened(violation), foundAt);
+                var isStored = _stored.TryGetValue(found.Id, out var at) && time.GetElapsedTime(at, now) < StoredLately;
+                // Beyond so many they are found again once there is room.
+                if (!isStored && _waiting.Count < KeptMax)
+                    _waiting.TryAdd(found.Id, new Waiting(found));
             }
         }
-        Changed?.Invoke();
+        Wake();
     }
 
-    /// <summary>A complete verification found nothing.</summary>
-    public void Clear(WorkflowKey key)
+    /// <summary>
+    /// Waits until all that was reported is stored and what is open was read anew; not for long where the store is away.
+    /// </summary>
+    public async Task SettleAsync(CancellationToken cancellationToken)
     {
-        if (_broken.TryRemove(key, out _))
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        patience.CancelAfter(SettlePatience);
+        try
         {
-            logger.LogInformation("{Workflow} verifies again", key);
-            Changed?.Invoke();
+            await SyncAsync(patience.Token);
+        }
+        catch (Exception e) when (e is StoreException || !cancellationToken.IsCancellationRequested)
+        {
+            // The loop tries again.
         }
     }
+
+    /// <summary>Stores what waits, and reads what is open.</summary>
+    /// <exception cref="StoreException">The store is away; nothing is lost.</exception>
+    public async Task SyncAsync(CancellationToken cancellationToken)
+    {
+        await _syncing.WaitAsync(cancellationToken);
+        try
+        {
+            await StoreAsync(cancellationToken);
+            await ReadAsync(cancellationToken);
+        }
+        catch (StoreException)
+        {
+            TellWaiting();
+            throw;
+        }
+        finally
+        {
+            _syncing.Release();
+            Publish();
+        }
+    }
+
+    /// <summary>
+    /// What is known to be wrong at the place of a record, as this server last read it: findings about the record itself and
+    /// about its workflow as a whole.
+    /// </summary>
+    public IReadOnlyList<FoundViolation> At(StoredRecord record) =>
+        _known is { } known && known.ByWorkflow.TryGetValue(record.Record.Key, out var violations)
+            ? [.. violations.Where(v => v.Violation.Sequence == 0 || v.Violation.Sequence == record.Record.Sequence)]
+            : [];
+
+    /// <summary>What was stored lately may be released or repaired now: found again, it is looked at again.</summary>
+    public void Forget()
+    {
+        lock (_lock)
+            _stored.Clear();
+    }
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        // Off the thread that starts the host.
+        await Task.Yield();
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            try
+            {
+                await SyncAsync(stoppingToken);
+                await RecordQuarantinesAsync(stoppingToken);
+            }
+            catch (Exception e) when (!stoppingToken.IsCancellationRequested)
+            {
+                // Whatever it is, it must not end this loop: findings would be lost.
+                logger.LogDebug(e, "Violations cannot be stored or read yet");
+            }
+            await _wake.WaitAsync(Interval, stoppingToken);
+        }
+    }
+
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        await SettleAsync(cancellationToken);
+    }
+
+    private async Task StoreAsync(CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            List<Waiting> some;
+            lock (_lock)
+                some = [.. _waiting.Values.Take(StoredAtOnce)];
+            if (some.Count == 0)
+                return;
+            var opened = (await store.AddViolationsAsync([.. some.Select(w => w.Found)], cancellationToken)).ToHashSet();
+            var now = time.GetTimestamp();
+            lock (_lock)
+            {
+                if (_stored.Count > KeptMax)
+                    _stored.Clear();
+                foreach (var waiting in some)
+                {
+                    _waiting.Remove(waiting.Found.Id);
+                    _stored[waiting.Found.Id] = now;
+                }
+            }
+            foreach (var waiting in some.Where(w => opened.Contains(w.Found.Id)))
+                Tell(waiting);
+        }
+    }
+
+    private async Task ReadAsync(CancellationToken cancellationToken)
+    {
+        var counted = await store.CountOpenViolationsAsync(cancellationToken);
+        // Once in a while even so: what changed may happen to count the same.
+        if (_known is not null && counted == _counted && time.GetElapsedTime(_readAt) < StoredLately)
+            return;
+        var open = counted.Count == 0
+            ? []
+            : await store.ListViolationsAsync(new ViolationFilter(), long.MaxValue, KeptMax, cancellationToken);
+        _known = new Known(counted.Count == 0 && open.Count == 0,
+            open.GroupBy(v => v.Violation.Key).ToDictionary(g => g.Key, g => g.ToList()));
+        (_counted, _readAt) = (counted, time.GetTimestamp());
+    }
+
+    private void Publish()
+    {
+        bool hasChanged;
+        lock (_lock)
+        {
+            var isClean = _known is { IsClean: true } && !_waiting.Values.Any(w => w.WasTold);
+            hasChanged = isClean != _isClean;
+            _isClean = isClean;
+        }
+        if (hasChanged)
+            Changed?.Invoke();
+    }
+
+    /// <summary>The store is away: whether they are new it cannot tell, so that they are told as if they were.</summary>
+    private void TellWaiting()
+    {
+        List<Waiting> waiting;
+        lock (_lock)
+            waiting = [.. _waiting.Values];
+        foreach (var one in waiting)
+            Tell(one);
+    }
+
+    private void Tell(Waiting waiting)
+    {
+        if (waiting.WasTold)
+            return;
+        waiting.WasTold = true;
+        var violation = waiting.Found.Violation;
+        logger.LogError(
+            "Violation {Class} in {Workflow} at sequence {Sequence}, log index {LogIndex}: {Message} "
+            + "Expected hash {Expected}, actual hash {Actual}; differs: {Differences}; id {Id}",
+            violation.Class.Name(), violation.IsOfLog ? "the log" : violation.Key.ToString(), violation.Sequence,
+            violation.LogIndex, violation.Message, violation.ExpectedHash, violation.ActualHash,
+            string.Join("; ", violation.Differences.Select(d => d.Original is null && d.Found is null
+                ? d.Field
+                : $"{d.Field} was {d.Original ?? "unknown"}, is {d.Found ?? "gone"}")),
+            waiting.Found.Id);
+    }
+
+    private void Wake()
+    {
+        try
+        {
+            if (_wake.CurrentCount == 0)
+                _wake.Release();
+        }
+        catch (SemaphoreFullException)
+        {
+            // Woken already.
+        }
+    }
+
+    private static Violation Shortened(Violation violation) =>
+        violation.Differences.All(d => (d.Original?.Length ?? 0) <= ValueLengthMax && (d.Found?.Length ?? 0) <= ValueLengthMax)
+            ? violation
+            : violation with
+            {
+                Differences = [.. violation.Differences.Select(d => new Difference(d.Field, Cut(d.Original), Cut(d.Found)))],
+            };
+
+    private static string? Cut(string? text) => text?.Length > ValueLengthMax ? text[..ValueLengthMax] + "…" : text;
+
+    public override void Dispose()
+    {
+        _syncing.Dispose();
+        _wake.Dispose();
+        base.Dispose();
+    }
+
+    /// <summary>A finding on its way to the store.</summary>
+    private sealed class Waiting(FoundViolation found)
+    {
+        public FoundViolation Found { get; } = found;
+
+        /// <summary>Written by whoever holds _syncing.</summary>
+        public bool WasTold { get; set; }
+    }
+
+    /// <summary>What was open when it was last read.</summary>
+    private sealed record Known(bool IsClean, Dictionary<WorkflowKey, List<FoundViolation>> ByWorkflow);
 }

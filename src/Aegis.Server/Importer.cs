@@ -1,4 +1,5 @@
 using Aegis.Core;
+using Aegis.Evidence;
 using Aegis.Storage;
 using Grpc.Core;
 
@@ -17,42 +18,84 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     private const int WorkflowsInFlight = 16;
     private const int PageSize = 500;
 
+    // Each costs a signature check a workflow at most.
+    private const int KeysMax = 16;
+
     public async Task ImportAsync(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
         IServerStreamWriter<Pb.ImportWorkflowsResponse> responseStream, CancellationToken cancellationToken)
     {
         using var file = new ExportFile();
         var options = await ReceiveAsync(requestStream, file, cancellationToken);
-        if (!options.AllowUnproven)
-        {
-            throw new RefusalException(Refusal.Invalid("options.allow_unproven",
-                "is required: no signature proves where this export comes from"));
-        }
-        List<ExportedWorkflow> workflows;
-        try
-        {
-            workflows = ExportCheck.Read(file, cancellationToken);
-        }
-        catch (FormatException e)
-        {
-            throw new RefusalException(Refusal.Invalid("chunk", $"is not a whole export: {e.Message}"), e);
-        }
+        var keys = KeysOf(options);
+        using var reader = file.Open();
+        var report = Judge(reader, keys, options, cancellationToken);
+        var origin = new Origin(report);
 
         // Judged before the first slice is stored: what is refused in the middle would stay closed.
         var latest = (await store.ProbeAsync(cancellationToken)).Clock + Limits.ImportAheadMax;
-        foreach (var workflow in workflows)
-            workflow.Refusal ??= Unwanted(workflow, options, latest);
 
         // Several at once share a batch; they are answered in the order of the file.
         var inFlight = new Queue<Task<Pb.ImportWorkflowsResponse>>();
-        foreach (var workflow in workflows)
+        foreach (var workflow in report.Workflows)
         {
-            inFlight.Enqueue(await BeginAsync(workflow, file, cancellationToken));
+            inFlight.Enqueue((RefusalOf(workflow) ?? Unwanted(workflow, options, latest)) is { } refusal
+                ? Task.FromResult(Answer(workflow, refusal))
+                : await BeginAsync(workflow, reader, origin, cancellationToken));
             if (inFlight.Count == WorkflowsInFlight)
                 await responseStream.WriteAsync(await inFlight.Dequeue(), cancellationToken);
         }
         while (inFlight.TryDequeue(out var answer))
             await responseStream.WriteAsync(await answer, cancellationToken);
     }
+
+    private static List<VerifierKey> KeysOf(Pb.ImportOptions options)
+    {
+        if (options.TrustedKeys.Count == 0 && !options.AllowUnproven)
+        {
+            throw new RefusalException(Refusal.Invalid("options.allow_unproven",
+                "is required without options.trusted_keys: nothing else proves where this export comes from"));
+        }
+        if (options.TrustedKeys.Count > KeysMax)
+            throw new RefusalException(Refusal.Invalid("options.trusted_keys", $"must be at most {KeysMax}"));
+        try
+        {
+            return [.. options.TrustedKeys.Select(VerifierKey.Parse)];
+        }
+        catch (FormatException e)
+        {
+            throw new RefusalException(Refusal.Invalid("options.trusted_keys", $"is not a verifier key: {e.Message}"), e);
+        }
+    }
+
+    private static ExportReport Judge(ExportReader reader, List<VerifierKey> keys, Pb.ImportOptions options,
+        CancellationToken cancellationToken)
+    {
+        ExportReport report;
+        try
+        {
+            report = ExportCheck.Read(reader, keys, cancellationToken);
+        }
+        catch (FormatException e)
+        {
+            throw new RefusalException(Refusal.Invalid("chunk", $"is not a whole export: {e.Message}"), e);
+        }
+        if (report.Damage is [var damage, ..])
+            throw new RefusalException(Refusal.Invalid("chunk", $"is not a whole export: {damage.Violation.Message}"));
+        if (report.NotSigned is { } unsigned && !options.AllowUnproven)
+        {
+            throw new RefusalException(Refusal.Invalid("options.trusted_keys",
+                $"does not prove the export: {unsigned.Violation.Message}"));
+        }
+        return report;
+    }
+
+    private static Refusal? RefusalOf(ExportedWorkflow workflow) => workflow.Findings is [var first, ..]
+        ? new Refusal(first.Reason,
+            first.Reason == Reason.ChainBroken
+                ? $"It does not verify, at sequence {first.Violation.Sequence}: {first.Violation.Message}"
+                : first.Violation.Message,
+            Refusal.Of(workflow.Key))
+        : null;
 
     private static async Task<Pb.ImportOptions> ReceiveAsync(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
         ExportFile file, CancellationToken cancellationToken)
@@ -72,12 +115,15 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     }
 
     /// <summary>Stores all slices but the last; the task it gives stores the last and answers.</summary>
-    private async Task<Task<Pb.ImportWorkflowsResponse>> BeginAsync(ExportedWorkflow workflow, ExportFile file,
-        CancellationToken cancellationToken)
+    private async Task<Task<Pb.ImportWorkflowsResponse>> BeginAsync(ExportedWorkflow workflow, ExportReader file,
+        Origin origin, CancellationToken cancellationToken)
     {
-        if (workflow.Refusal is { } refusal)
-            return Task.FromResult(Answer(workflow, refusal));
         var local = await store.FindWorkflowAsync(workflow.Key, cancellationToken);
+        if (local is { Quarantined: true })
+        {
+            return Task.FromResult(Answer(workflow, Refusal.Conflict(Reason.WorkflowQuarantined,
+                $"A violation closed the workflow {workflow.Key} here; release or repair it first.", local)));
+        }
         file.Position = workflow.Position;
         var erased = new List<ErasedValues>();
         if (local is not null && await SkipCommonAsync(workflow, local, file, erased, cancellationToken) is { } other)
@@ -93,7 +139,7 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         var sent = new HashSet<Hash>();
         while (true)
         {
-            var slice = NextSlice(workflow, file, local, erased, sent);
+            var slice = NextSlice(workflow, file, local, erased, sent, origin);
             if (slice.IsLast)
                 return FinishAsync(workflow, slice, outcome, cancellationToken);
             if (await ledger.SubmitAsync(slice, cancellationToken) is Refused refused)
@@ -131,7 +177,7 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     /// Passes over the records that are here already, and gathers what later ERASUREs of the export take from them.
     /// Erased here and not there stays erased.
     /// </summary>
-    private async Task<Refusal?> SkipCommonAsync(ExportedWorkflow workflow, Workflow local, ExportFile file,
+    private async Task<Refusal?> SkipCommonAsync(ExportedWorkflow workflow, Workflow local, ExportReader file,
         List<ErasedValues> erased, CancellationToken cancellationToken)
     {
         var erasures = workflow.Erasures.Where(e => e.Sequence > local.Sequence).Select(e => e.Erasure).ToList();
@@ -165,8 +211,8 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         return null;
     }
 
-    private static ImportCommand NextSlice(ExportedWorkflow workflow, ExportFile file, Workflow? local,
-        List<ErasedValues> erased, HashSet<Hash> sent)
+    private static ImportCommand NextSlice(ExportedWorkflow workflow, ExportReader file, Workflow? local,
+        List<ErasedValues> erased, HashSet<Hash> sent, Origin origin)
     {
         var records = new List<StoredRecord>();
         var snapshots = new List<Snapshot>();
@@ -208,12 +254,13 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
                 KeyValuePair.Create("records", Refusal.Text(records[^1].Record.Sequence)),
                 KeyValuePair.Create("head_hash", records[^1].Hash.ToString()),
                 KeyValuePair.Create("log_id", workflow.LogId),
+                .. origin.Entries,
             ])),
         };
     }
 
     /// <summary>The next record of a file that was judged before.</summary>
-    private static StoredRecord NextRecord(ExportFile file)
+    private static StoredRecord NextRecord(ExportReader file)
     {
         while (true)
         {
@@ -223,7 +270,7 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
     }
 
     /// <summary>A snapshot of a file that was judged before; leaves the position where it is.</summary>
-    private static byte[] SnapshotAt(ExportFile file, long position)
+    private static byte[] SnapshotAt(ExportReader file, long position)
     {
         var back = file.Position;
         file.Position = position;
@@ -250,5 +297,17 @@ public sealed class Importer(ILedgerStore store, Ledger ledger)
         var answer = Answer(workflow, Pb.ImportOutcome.Refused);
         (answer.Reason, answer.Message) = (refusal.Reason.Name(), refusal.Message);
         return answer;
+    }
+
+    /// <summary>What proved the export, for the log's own history: the key that was trusted and the head that it signed.</summary>
+    private sealed class Origin(ExportReport report)
+    {
+        public IEnumerable<KeyValuePair<string, string>> Entries { get; } = report.SignedBy is { } key
+            ?
+            [
+                KeyValuePair.Create("trusted_key", key.ToString()),
+                KeyValuePair.Create("log_head", report.Manifest.LogHead),
+            ]
+            : [];
     }
 }

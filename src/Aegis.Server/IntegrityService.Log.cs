@@ -31,11 +31,12 @@ public sealed partial class IntegrityService
         var size = fields.Integer("log_size", request.LogSize);
         fields.Check();
 
-        var workflow = await store.FindWorkflowAsync(key, context.CancellationToken)
-            ?? throw new RefusalException(Refusal.NotFound(key));
+        // The record before the head: that covers it then.
         var found = await store.ReadChainAsync(key, sequence, descending: false, 1, context.CancellationToken);
         if (found.Count == 0 || found[0].Record.Sequence != sequence)
         {
+            var workflow = await store.FindWorkflowAsync(key, context.CancellationToken)
+                ?? throw new RefusalException(Refusal.NotFound(key));
             throw new RefusalException(new Refusal(Reason.RecordNotFound,
                 $"The workflow {key} has {workflow.Sequence} records, and no record {sequence}.",
                 [.. Refusal.Of(key), ("sequence", Refusal.Text(sequence)), ("current_sequence", Refusal.Text(workflow.Sequence))]));
@@ -48,11 +49,11 @@ public sealed partial class IntegrityService
             throw new RefusalException(Refusal.Invalid("log_size",
                 $"is {size}, and the record has the log_index {record.LogIndex}: it was not in the log yet"));
         }
-        var path = await proofs.InclusionPathAsync(record.LogIndex, size, context.CancellationToken);
-        var root = await RootAsync(size, head, context.CancellationToken);
-        if (!MerkleTree.VerifyInclusion((ulong)record.LogIndex, (ulong)size, record.Hash, path, root))
+        var path = await ProvenAsync(() => proofs.InclusionPathAsync(record.LogIndex, size, context.CancellationToken),
+            async path => MerkleTree.VerifyInclusion((ulong)record.LogIndex, (ulong)size, record.Hash, path,
+                await RootAsync(size, head, context.CancellationToken)));
+        if (path is null)
         {
-            proofs.Forget();
             throw new RefusalException(new Refusal(Reason.ChainBroken,
                 $"The stored log does not prove record {sequence} of {key}: its hash or the log's tiles were altered. Verify the log.",
                 [.. Refusal.Of(key), ("sequence", Refusal.Text(sequence)), ("log_index", Refusal.Text(record.LogIndex))]));
@@ -83,12 +84,12 @@ public sealed partial class IntegrityService
         var head = await NewestHeadAsync(context.CancellationToken);
         second = SizeWithin(second, head.Head.Size, "second_size");
         first = SizeWithin(first, second, "first_size");
-        var path = await proofs.ConsistencyPathAsync(first, second, context.CancellationToken);
-        var root = await RootAsync(second, head, context.CancellationToken);
-        var firstRoot = await proofs.RootAsync(first, context.CancellationToken);
-        if (!MerkleTree.VerifyConsistency((ulong)first, (ulong)second, firstRoot, root, path))
+        var path = await ProvenAsync(() => proofs.ConsistencyPathAsync(first, second, context.CancellationToken),
+            async path => MerkleTree.VerifyConsistency((ulong)first, (ulong)second,
+                await RootAsync(first, head, context.CancellationToken),
+                await RootAsync(second, head, context.CancellationToken), path));
+        if (path is null)
         {
-            proofs.Forget();
             throw new RefusalException(new Refusal(Reason.ChainBroken,
                 $"The stored log does not prove that size {first} is the beginning of size {second}: its tiles were altered. "
                 + "Verify the log.",
@@ -104,16 +105,21 @@ public sealed partial class IntegrityService
     }
 
     /// <summary>The newest head as the store has it, since another server may have signed it.</summary>
-    private async Task<SealedHead> NewestHeadAsync(CancellationToken cancellationToken)
+    private async Task<SealedHead> NewestHeadAsync(CancellationToken cancellationToken) =>
+        signer.Demand(await store.ReadHeadAsync(cancellationToken));
+
+    /// <summary>
+    /// A path that proves what it should, or null. One that does not may come from a tile that is kept in memory and was repaired
+    /// since: it is tried once more from the store.
+    /// </summary>
+    private async Task<IReadOnlyList<Hash>?> ProvenAsync(Func<Task<IReadOnlyList<Hash>>> read, Func<IReadOnlyList<Hash>, Task<bool>> isProof)
     {
-        var stored = await store.ReadHeadAsync(cancellationToken);
-        if (stored is null || !stored.IsSealed)
-            throw new RefusalException(StatusMapping.StoreUnavailable);
-        if (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size && head.Root == stored.Frontier!.Root)
-            return new SealedHead(head, stored.Frontier, stored.SignedNote);
-        throw new RefusalException(new Refusal(Reason.ChainBroken,
-            $"The newest head of the log, of {stored.Size} records, is not one that the log's key has signed. Verify the log.",
-            ("log_id", stored.LogId), ("log_size", Refusal.Text(stored.Size))));
+        var path = await read();
+        if (await isProof(path))
+            return path;
+        proofs.Forget();
+        path = await read();
+        return await isProof(path) ? path : null;
     }
 
     private async Task<Hash> RootAsync(long size, SealedHead head, CancellationToken cancellationToken) =>

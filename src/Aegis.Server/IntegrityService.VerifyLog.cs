@@ -80,9 +80,12 @@ public sealed partial class IntegrityService
         {
             var told = verification.Take(violations);
             findings.Report(told);
-            var foundAt = Timestamp.FromDateTimeOffset(time.GetUtcNow());
+            var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
             foreach (var violation in told)
-                await stream.WriteAsync(new Pb.VerifyLogResponse { Violation = violation.ToPb(foundAt) }, cancellationToken);
+            {
+                await stream.WriteAsync(new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() },
+                    cancellationToken);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;
+    private const int ViolationIdsMax = 1000;
 
     // Room for what stands beside the violations in a response.
     private const int ViolationBytesMax = Limits.ResponseBytesMax - 4096;
@@ -29,7 +30,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var head = await VerifyAsync(key, verifier, context.CancellationToken);
         var violations = verifier.Complete(head).ToList();
         if (head is null && verifier.RecordsVerified == 0)
-            throw new RefusalException(Refusal.NotFound(key));
+            return await DeletedAsync(key, logSize, context.CancellationToken);
         if (head is null)
         {
             violations.Add(new Violation(ViolationClass.WorkflowHeadModified, key, 0,
@@ -38,10 +39,21 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
             violations.Add(forged);
         if (violations.Count > 0)
+        {
+            // Once it is told it also holds: writes are refused from here on.
             findings.Report(violations);
-        else
-            findings.Clear(key);
+            await findings.SettleAsync(context.CancellationToken);
+        }
         return ResponseOf(verifier, violations, logSize);
+    }
+
+    /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>
+    private async Task<Pb.VerifyWorkflowResponse> DeletedAsync(WorkflowKey key, long logSize, CancellationToken cancellationToken)
+    {
+        var open = await OpenAsync(new ViolationFilter { Namespace = key.Namespace, WorkflowId = key.WorkflowId }, cancellationToken);
+        if (open.Count == 0)
+            throw new RefusalException(Refusal.NotFound(key));
+        return ResponseOf(new ChainVerifier(key), [.. open.Select(v => v.Violation)], logSize);
     }
 
     /// <summary>
@@ -115,11 +127,11 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             HeadHash = verifier.HeadHash.ToPb(),
             LogSize = (ulong)logSize,
         };
-        var foundAt = Timestamp.FromDateTimeOffset(time.GetUtcNow());
+        var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
         var bytes = 0;
         foreach (var violation in violations.Take(ChainVerifier.ViolationsMax))
         {
-            var message = violation.ToPb(foundAt);
+            var message = new FoundViolation(violation, foundAt).ToPb();
             bytes += message.CalculateSize() + 8;
             if (bytes > ViolationBytesMax)
                 break;

@@ -201,15 +201,15 @@ public sealed partial class Ledger(
             tail.Advance(batch.LogSize);
             metrics.Committed(commands.Count, batch.Records.Count, time);
         }
-        var tree = batch.Head is null ? null : batch.Tree();
+        var (covering, tree) = (batch.Head ?? memory.Newest, batch.Head is null ? null : batch.Tree());
         for (var i = 0; i < commands.Count; i++)
-            commands[i].Completion.TrySetResult(WithProof(outcomes[i], tree));
+            commands[i].Completion.TrySetResult(WithProof(outcomes[i], covering, tree));
     }
 
     /// <summary>Adds to a record that is durable now the head that covers it, and what its path is computed from.</summary>
-    private Outcome WithProof(Outcome outcome, GrownTree? tree) => outcome is not Written written
+    private static Outcome WithProof(Outcome outcome, SealedHead? head, GrownTree? tree) => outcome is not Written written
         ? outcome
-        : written with { Head = memory.Newest, Tree = written.Replayed ? null : tree };
+        : written with { Head = head, Tree = written.Replayed ? null : tree };
 
     private static async Task DisposeAsync(LedgerTransaction? transaction)
     {

@@ -8,6 +8,7 @@ namespace Aegis.Server;
 public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) : IDisposable
 {
     private SigningKey? _key;
+    private volatile SealedHead? _demanded;
 
     private SigningKey Key => _key ?? throw new InvalidOperationException("The signing key has not been loaded.");
 
@@ -29,6 +30,25 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     {
         var said = SignedNote.TryParse(note) is { } signed ? LogHead.TryParse(signed.Text) : null;
         return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
+    }
+
+    /// <summary>The newest head of the log as it was stored, once this log's key is found to have signed it.</summary>
+    /// <exception cref="RefusalException">CHAIN_BROKEN when it has not; STORE_UNAVAILABLE when there is no head yet.</exception>
+    public SealedHead Demand(StoredHead? stored)
+    {
+        if (stored is null || !stored.IsSealed)
+            throw new RefusalException(StatusMapping.StoreUnavailable);
+        // The newest head is asked for again and again, and what it says under a signature stays so.
+        if (_demanded is { } last && last.SignedNote == stored.SignedNote && last.Head.Size == stored.Size
+            && last.Frontier.Peaks.SequenceEqual(stored.Frontier!.Peaks))
+        {
+            return last;
+        }
+        if (Verify(stored.SignedNote) is { } head && head.Size == stored.Size && head.Root == stored.Frontier!.Root)
+            return _demanded = new SealedHead(head, stored.Frontier, stored.SignedNote);
+        throw new RefusalException(new Refusal(Reason.ChainBroken,
+            $"The newest head of the log, of {stored.Size} records, is not one that the log's key has signed. Verify the log.",
+            ("log_id", stored.LogId), ("log_size", Refusal.Text(stored.Size))));
     }
 
     /// <summary>

@@ -5,7 +5,8 @@ namespace Aegis.Server;
 
 /// <summary>
 /// How far the log has come, as this server knows: by its own commits at once, by those of others within
-/// <see cref="PollInterval"/> while anyone waits. The size only grows; who sees size n can read all records below n.
+/// <see cref="PollInterval"/> while anyone waits. Who sees size n can read all records below n. The size only grows, unless
+/// the database is taken back: then <see cref="History"/> changes, and whoever followed the log has to stop.
 /// </summary>
 public sealed class LogTail(ILedgerStore store) : BackgroundService
 {
@@ -19,9 +20,13 @@ public sealed class LogTail(ILedgerStore store) : BackgroundService
     // Guarded by _lock; completed and replaced whenever the size grows.
     private TaskCompletionSource _growth = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private long _size;
+    private int _history;
     private int _waiting;
 
     public long Size => Interlocked.Read(ref _size);
+
+    /// <summary>Counts how often the log was taken back while this server followed it.</summary>
+    public int History => Volatile.Read(ref _history);
 
     /// <summary>Tells of a size that was seen.</summary>
     public void Advance(long size)
@@ -37,8 +42,21 @@ public sealed class LogTail(ILedgerStore store) : BackgroundService
         growth.SetResult();
     }
 
+    /// <summary>Tells that the log was taken back to a size: what was told of it beyond, or even below, may be no more.</summary>
+    public void TakeBack(long size)
+    {
+        TaskCompletionSource growth;
+        lock (_lock)
+        {
+            Interlocked.Exchange(ref _size, size);
+            Interlocked.Increment(ref _history);
+            (growth, _growth) = (_growth, new(TaskCreationOptions.RunContinuationsAsynchronously));
+        }
+        growth.SetResult();
+    }
+
     /// <summary>Waits until the log is larger than a size, or the time is over.</summary>
-    /// <returns>Whether it is larger.</returns>
+    /// <returns>Whether it is larger, or was taken back meanwhile.</returns>
     public async Task<bool> WaitBeyondAsync(long size, TimeSpan patience, CancellationToken cancellationToken)
     {
         using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
@@ -46,12 +64,13 @@ public sealed class LogTail(ILedgerStore store) : BackgroundService
         Interlocked.Increment(ref _waiting);
         try
         {
+            var history = History;
             while (true)
             {
                 Task growth;
                 lock (_lock)
                 {
-                    if (_size > size)
+                    if (_size > size || _history != history)
                         return true;
                     growth = _growth.Task;
                 }
@@ -73,7 +92,7 @@ public sealed class LogTail(ILedgerStore store) : BackgroundService
     public async Task<long> AtLeastAsync(ulong minLogSize, CancellationToken cancellationToken)
     {
         if (minLogSize > 0 && (minLogSize > long.MaxValue
-            || !await WaitBeyondAsync((long)minLogSize - 1, WaitMax, cancellationToken)))
+            || !await WaitBeyondAsync((long)minLogSize - 1, WaitMax, cancellationToken) || Size < (long)minLogSize))
         {
             throw new RefusalException(AheadOfLog("min_log_size", minLogSize));
         }

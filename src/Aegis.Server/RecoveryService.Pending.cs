@@ -52,6 +52,8 @@ public sealed partial class RecoveryService
     {
         var answers = await AcquireAsync([.. page.Select(w => w.Key)], run.Owner, run.Duration, run.TakeOverOwn,
             run.Filter, cancellationToken);
+        foreach (var answer in answers.Where(a => a.Refusal?.Reason == Reason.WorkflowQuarantined))
+            await responseStream.WriteAsync(FailedOf(run, answer.Key, answer.Refusal!), cancellationToken);
         run.Summary.HeldByOthers += (ulong)answers.Count(a => a.Refusal?.Reason == Reason.LeaseHeld);
         // Leased and not delivered: whatever ends this loop, they are given back at once if that can be done, and
         // run out by themselves if not.
@@ -80,23 +82,28 @@ public sealed partial class RecoveryService
     {
         try
         {
-            var resumed = await ResumeAsync(workflow, run.WithSnapshots, cancellationToken);
+            var resumed = await ResumeAsync(workflow, run.WithSnapshots, isChecked: true, cancellationToken);
             resumed.Lease = workflow.Lease.ToPb();
             run.Summary.Resumed++;
             return new Pb.ResumePendingWorkflowsResponse { Resumed = resumed };
         }
         catch (RefusalException e)
         {
-            run.Summary.Failed++;
-            return new Pb.ResumePendingWorkflowsResponse
-            {
-                Failed = new Pb.ResumeFailure
-                {
-                    WorkflowId = workflow.Key.WorkflowId,
-                    Reason = e.Refusal.Reason.Name(),
-                    Message = e.Refusal.Message,
-                },
-            };
+            return FailedOf(run, workflow.Key, e.Refusal);
         }
+    }
+
+    private static Pb.ResumePendingWorkflowsResponse FailedOf(PendingRun run, WorkflowKey key, Refusal refusal)
+    {
+        run.Summary.Failed++;
+        return new Pb.ResumePendingWorkflowsResponse
+        {
+            Failed = new Pb.ResumeFailure
+            {
+                WorkflowId = key.WorkflowId,
+                Reason = refusal.Reason.Name(),
+                Message = refusal.Message,
+            },
+        };
     }
 }

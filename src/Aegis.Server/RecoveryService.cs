@@ -28,20 +28,21 @@ public sealed partial class RecoveryService(
             fields.Wrong("lease_duration", "needs an owner");
         if (owner.Length == 0 && request.TakeOverOwn)
             fields.Wrong("take_over_own", "needs an owner");
+        if (owner.Length > 0 && request.AllowQuarantined)
+            fields.Wrong("allow_quarantined", "cannot be combined with an owner: a quarantined workflow is not moved");
         fields.Check();
 
         if (owner.Length == 0)
         {
-            var found = await store.FindWorkflowAsync(key, context.CancellationToken)
-                ?? throw new RefusalException(Refusal.NotFound(key));
-            return await ResumeAsync(found, withSnapshot: true, context.CancellationToken);
+            var found = await chains.FindAsync(key, request.AllowQuarantined, context.CancellationToken);
+            return await ResumeAsync(found, withSnapshot: true, !request.AllowQuarantined, context.CancellationToken);
         }
         var answer = (await AcquireAsync([key], owner, duration, request.TakeOverOwn, null, context.CancellationToken))[0];
         if (answer.Workflow is not { } workflow)
             throw new RefusalException(answer.Refusal!);
         try
         {
-            var response = await ResumeAsync(workflow, withSnapshot: true, context.CancellationToken);
+            var response = await ResumeAsync(workflow, withSnapshot: true, isChecked: true, context.CancellationToken);
             response.Lease = workflow.Lease.ToPb();
             // Nobody is there to take it.
             context.CancellationToken.ThrowIfCancellationRequested();
@@ -208,12 +209,12 @@ public sealed partial class RecoveryService(
         }
     }
 
-    private async Task<Pb.ResumeWorkflowResponse> ResumeAsync(Workflow workflow, bool withSnapshot,
+    private async Task<Pb.ResumeWorkflowResponse> ResumeAsync(Workflow workflow, bool withSnapshot, bool isChecked,
         CancellationToken cancellationToken)
     {
         // The snapshot's size is not known yet: what the largest leaves is always free for records.
         const int recordBytesMax = Limits.ResponseBytesMax - ResponseOverhead - Limits.SnapshotBytesMax;
-        var chain = await chains.ResumeAsync(workflow, recordBytesMax, cancellationToken);
+        var chain = await chains.ResumeAsync(workflow, recordBytesMax, isChecked, cancellationToken);
         var response = new Pb.ResumeWorkflowResponse { Workflow = workflow.ToPb(), MoreRecords = chain.IsCut };
         if (chain.Checkpoint is { } checkpoint)
         {

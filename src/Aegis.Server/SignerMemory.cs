@@ -127,19 +127,30 @@ public sealed class SignerMemory(
     /// </summary>
     public async Task FollowAsync(StoredHead head, long sizeBefore, CancellationToken cancellationToken)
     {
-        if (!head.IsSealed || (head.Size < Size && head.Size >= sizeBefore && RolledBack is null))
+        var isMerelyOlder = head.Size < Size && head.Size >= sizeBefore && RolledBack is null;
+        if (isMerelyOlder || (!head.IsSealed && (head.Size > 0 || Newest is null)))
             return;
         await JudgeAsync(head, null, cancellationToken);
     }
 
-    /// <summary>Remembers a head whose commit is confirmed.</summary>
+    /// <summary>
+    /// Remembers a head that extends the newest one, or that an operator's acceptance has put in its place, and whose commit is
+    /// confirmed. Heads arrive from the writer and from the monitor: one that comes late is passed over.
+    /// </summary>
     public void Remember(SealedHead head)
     {
         lock (_lock)
         {
-            if (_newest is { } newest && newest.Head.LogId == head.Head.LogId)
-                _earlier = _earlier.With(newest.Head);
-            _newest = head;
+            if (_newest is { } newest)
+            {
+                var (old, @new) = (LogName.Split(newest.Head.LogId).Generation, LogName.Split(head.Head.LogId).Generation);
+                if (@new > old || (@new == old && head.Head.Size > newest.Head.Size))
+                    (_newest, _earlier) = (head, _earlier.With(newest.Head));
+            }
+            else
+            {
+                _newest = head;
+            }
         }
         SetRolledBack(null);
     }

@@ -45,10 +45,15 @@ internal static class StatusMapping
     public static Pb.ErrorReason ToPb(this Reason reason) => System.Enum.Parse<Pb.ErrorReason>(reason.ToString());
 
     /// <summary>The reason as ErrorInfo carries it: STATE_MISMATCH.</summary>
-    public static string Name(this Reason reason)
+    public static string Name(this Reason reason) => UpperSnakeCase(reason.ToString());
+
+    /// <summary>The class as the contract and operators say it: FIELD_MODIFIED.</summary>
+    public static string Name(this ViolationClass @class) => UpperSnakeCase(@class.ToString());
+
+    private static string UpperSnakeCase(string pascalCase)
     {
         var name = new StringBuilder();
-        foreach (var c in reason.ToString())
+        foreach (var c in pascalCase)
         {
             if (char.IsUpper(c) && name.Length > 0)
                 name.Append('_');

@@ -48,6 +48,10 @@ public sealed class StoreMonitor : BackgroundService
     private bool _isDraining;
     private bool _wasObserved;
 
+    /// <summary>That of a log that was replaced by an empty one.</summary>
+    private static readonly StoredHead NoHead = new("", 0, "", new MerkleFrontier(), 0);
+
+    private bool _wasRolledBack;
     private long _fullUntil;
     private bool _toldSkew;
 
@@ -65,11 +69,11 @@ public sealed class StoreMonitor : BackgroundService
         Publish();
     }
 
-    /// <summary>The id of the log; empty until the store has been prepared.</summary>
-    public string LogId { get; private set; } = "";
+    /// <summary>The id of the log, of its current generation; empty until the store has been prepared.</summary>
+    public string LogId => _memory.Newest?.Head.LogId ?? "";
 
     /// <summary>Whether the store has been prepared: migrated, and the log opened.</summary>
-    public bool IsReady => LogId.Length > 0;
+    public bool IsReady { get; private set; }
 
     /// <summary>This server's clock less the store's, as last seen.</summary>
     public TimeSpan ClockSkew { get; private set; }
@@ -89,22 +93,24 @@ public sealed class StoreMonitor : BackgroundService
         }
         _signer.Load(head);
         await _memory.LoadAsync(head, cancellationToken);
-        LogId = await OpenAsync(cancellationToken);
+        await OpenAsync(cancellationToken);
+        await _findings.SyncAsync(cancellationToken);
         await ProbeAsync(cancellationToken);
+        IsReady = true;
     }
 
     /// <summary>
     /// Begins the log, or seals one that the version before wrote without a signature: its key is added, and the first head that
     /// is signed covers all that was there.
     /// </summary>
-    private async Task<string> OpenAsync(CancellationToken cancellationToken)
+    private async Task OpenAsync(CancellationToken cancellationToken)
     {
         var tiles = new List<Tile>();
         var unsealed = await UnsealedAsync(tiles, cancellationToken);
         await using var transaction = await _store.BeginAsync([WorkflowKey.Log], [], unsealed.Size, cancellationToken);
         var state = transaction.State;
         if (state.LogSize > 0 && state.SignedNote.Length > 0)
-            return state.LogId;
+            return;
         if (state.LogSize > 0)
         {
             foreach (var hash in state.HashesSince)
@@ -129,7 +135,6 @@ public sealed class StoreMonitor : BackgroundService
         await transaction.CommitAsync(batch);
         _memory.Remember(batch.Head!);
         _tail.Advance(batch.LogSize);
-        return batch.LogId;
     }
 
     /// <summary>The tree over the records of a log that has no signed head; empty for any other.</summary>
@@ -188,12 +193,13 @@ public sealed class StoreMonitor : BackgroundService
         patience.CancelAfter(ProbePatience);
         var seen = _memory.Size;
         var probe = await _store.ProbeAsync(patience.Token);
-        _tail.Advance(probe.LogSize);
-        if (probe.Head is { } head)
-        {
-            await _memory.FollowAsync(head, seen, cancellationToken);
-            LogId = head.LogId;
-        }
+        await _memory.FollowAsync(probe.Head ?? NoHead, seen, cancellationToken);
+        var isRolledBack = _memory.RolledBack is not null;
+        if (isRolledBack && !_wasRolledBack)
+            _tail.TakeBack(probe.LogSize);
+        else
+            _tail.Advance(probe.LogSize);
+        _wasRolledBack = isRolledBack;
         ClockSkew = _time.GetUtcNow() - DateTimeOffset.UnixEpoch.AddTicks(probe.Clock * TimeSpan.TicksPerMicrosecond);
         if (ClockSkew.Duration() > SkewMax != _toldSkew)
         {

@@ -1,5 +1,6 @@
 using Aegis.Core;
 using Aegis.Storage;
+using Google.Protobuf.Collections;
 using Grpc.Core;
 
 namespace Aegis.Server;
@@ -19,7 +20,7 @@ public sealed partial class WorkflowService
         var key = fields.Key(request.Namespace, request.WorkflowId);
         fields.Check();
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var workflow = await FindAsync(key, context.CancellationToken);
+        var workflow = await chains.FindAsync(key, request.AllowQuarantined, context.CancellationToken);
         return new Pb.GetWorkflowResponse { Workflow = workflow.ToPb(), LogSize = (ulong)logSize };
     }
 
@@ -97,12 +98,12 @@ public sealed partial class WorkflowService
 
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
         var found = workflowId.Length > 0
-            ? await ReadChainAsync(new WorkflowKey(@namespace, workflowId), cursor, request.Descending, pageSize + 1,
-                context.CancellationToken)
-            : chains.Note(await store.ListRecordsAsync(filter, Start(cursor, request.Descending, 0), request.Descending,
-                pageSize + 1, context.CancellationToken));
+            ? await ReadChainAsync(new WorkflowKey(@namespace, workflowId), cursor, request, pageSize + 1, context.CancellationToken)
+            : await store.ListRecordsAsync(filter, Start(cursor, request.Descending, 0), request.Descending,
+                pageSize + 1, context.CancellationToken);
         var response = new Pb.ListRecordsResponse { LogSize = (ulong)logSize };
         var bytes = 0;
+        var violations = new List<FoundViolation>();
         foreach (var record in found.Take(pageSize))
         {
             var message = record.ToPb();
@@ -110,7 +111,10 @@ public sealed partial class WorkflowService
             if (bytes > PageBytesMax)
                 break;
             response.Records.Add(message);
+            if (workflowId.Length == 0 || request.AllowQuarantined)
+                violations.AddRange(chains.Note(record));
         }
+        AddViolations(response.Violations, violations.DistinctBy(v => v.Id), bytes);
         if (response.Records.Count < found.Count)
         {
             var last = found[response.Records.Count - 1];
@@ -136,28 +140,47 @@ public sealed partial class WorkflowService
         fields.Check();
 
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var workflow = await FindAsync(key, context.CancellationToken);
-        var record = await chains.CheckpointAsync(workflow, maxSequence, asOf, context.CancellationToken)
+        var workflow = await chains.FindAsync(key, request.AllowQuarantined, context.CancellationToken);
+        var record = (request.AllowQuarantined
+                ? await store.FindCheckpointAsync(key, maxSequence, asOf, context.CancellationToken)
+                : await chains.CheckpointAsync(workflow, maxSequence, asOf, context.CancellationToken))
             ?? throw new RefusalException(new Refusal(Reason.CheckpointNotFound,
                 $"The workflow {key} has no checkpoint{(request.AtCase == 0 ? "" : " that early")}.",
                 [.. Refusal.Of(key), ("checkpoint_sequence", Refusal.Text(workflow.CheckpointSequence))]));
-        var content = await chains.SnapshotOfAsync(record, context.CancellationToken);
+        var content = request.AllowQuarantined
+            ? await chains.StoredSnapshotOfAsync(record, context.CancellationToken)
+            : await chains.SnapshotOfAsync(record, context.CancellationToken);
         return new Pb.GetCheckpointResponse
         {
             Record = record.ToPb(),
-            Snapshot = Mapping.ToPb(record.Record.Snapshot!, content),
+            Snapshot = content is null ? null : Mapping.ToPb(record.Record.Snapshot!, content),
             LogSize = (ulong)logSize,
         };
     }
 
-    private async Task<Workflow> FindAsync(WorkflowKey key, CancellationToken cancellationToken) =>
-        await store.FindWorkflowAsync(key, cancellationToken) ?? throw new RefusalException(Refusal.NotFound(key));
+    /// <summary>What is known to be wrong, as much of it as the response has room for.</summary>
+    private static void AddViolations(RepeatedField<Pb.Violation> list, IEnumerable<FoundViolation> violations, int bytes)
+    {
+        foreach (var violation in violations)
+        {
+            var message = violation.ToPb();
+            bytes += message.CalculateSize() + 8;
+            if (bytes > PageBytesMax)
+                return;
+            list.Add(message);
+        }
+    }
 
-    /// <summary>Records of one chain, checked, and no fewer than the workflow has.</summary>
-    private async Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long? cursor, bool descending,
+    /// <summary>
+    /// Records of one chain, checked, and no fewer than the workflow has; where quarantine is allowed, those that are there.
+    /// </summary>
+    private async Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long? cursor, Pb.ListRecordsRequest request,
         int limit, CancellationToken cancellationToken)
     {
-        var workflow = await FindAsync(key, cancellationToken);
+        var descending = request.Descending;
+        if (request.AllowQuarantined)
+            return await store.ReadChainAsync(key, Start(cursor, descending, 1), descending, limit, cancellationToken);
+        var workflow = await chains.FindAsync(key, allowQuarantined: false, cancellationToken);
         // What is written meanwhile is beyond the workflow that was read: a descending page begins where that ends.
         var from = descending
             ? Math.Min(Start(cursor, descending, 1), workflow.Sequence)

@@ -32,18 +32,27 @@ public sealed partial class WorkflowService
         IServerStreamWriter<Pb.WatchRecordsResponse> responseStream, CancellationToken cancellationToken)
     {
         var filter = FilterOf(request);
+        var history = tail.History;
         var cursor = await StartAsync(request, cancellationToken);
         var told = -1L;
         while (true)
         {
+            if (tail.History != history)
+            {
+                throw new RefusalException(new Refusal(Reason.LogForked,
+                    "The log was taken back while it was watched: what was delivered may be no more. Tell the operator.",
+                    ("next_log_index", Refusal.Text(cursor))));
+            }
             // The size is read before the records: all below it are there, those that match and those that do not.
             var size = tail.Size;
             var page = cursor < size
                 ? await store.ListRecordsAsync(filter, cursor, descending: false, WatchPageSize, cancellationToken)
                 : [];
-            foreach (var record in chains.Note(page))
+            foreach (var record in page)
             {
-                await responseStream.WriteAsync(new Pb.WatchRecordsResponse { Record = record.ToPb() }, cancellationToken);
+                var message = new Pb.WatchRecordsResponse { Record = record.ToPb() };
+                AddViolations(message.Violations, chains.Note(record), message.Record.CalculateSize());
+                await responseStream.WriteAsync(message, cancellationToken);
                 told = cursor = record.LogIndex + 1;
             }
             if (page.Count == WatchPageSize)

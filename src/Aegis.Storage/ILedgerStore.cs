@@ -99,6 +99,20 @@ public partial interface ILedgerStore : IAsyncDisposable
 
     /// <summary>The bytes of a snapshot, or null.</summary>
     Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Keeps violations, outside the log and its lock. One that is kept already stays as it is, open or released; one that was
+    /// repaired is opened again. Durable on return; doing it again changes nothing.
+    /// </summary>
+    /// <returns>The ids of those that are open now and were not before.</returns>
+    Task<IReadOnlyList<string>> AddViolationsAsync(IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken);
+
+    /// <summary>Violations, newest first, from the first whose number is below the cursor.</summary>
+    Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,
+        CancellationToken cancellationToken);
+
+    /// <summary>How many violations are open: cheap, to see whether there is anything new to read.</summary>
+    Task<OpenViolations> CountOpenViolationsAsync(CancellationToken cancellationToken);
 }
 
 /// <summary>
@@ -172,6 +186,20 @@ public sealed record RecordFilter
     /// <summary>Exclusive.</summary>
     public long? RecordedBefore { get; init; }
 }
+
+/// <summary>Which violations; null means all.</summary>
+public sealed record ViolationFilter
+{
+    public string? Namespace { get; init; }
+    public string? WorkflowId { get; init; }
+    public IReadOnlyCollection<string>? Ids { get; init; }
+
+    /// <summary>Those too that were released.</summary>
+    public bool IncludeReleased { get; init; }
+}
+
+/// <summary>Changes whenever the set of open violations does.</summary>
+public readonly record struct OpenViolations(long Count, long Recorded, long NewestNumber, long NewestFoundAt);
 
 /// <summary>The number of workflows that share a type, a state and a status.</summary>
 public sealed record WorkflowCount(string WorkflowType, string State, WorkflowStatus Status, long Count);

@@ -122,6 +122,13 @@ public sealed partial class PostgresLedgerStore
             JOIN workflow_and_lease
               ON workflow_and_lease.namespace = key.namespace
              AND workflow_and_lease.workflow_id = key.workflow_id;
+            SELECT key.namespace, key.workflow_id, bool_or(violation.recorded_at <> 0)
+            FROM unnest(@namespaces, @workflowIds) AS key (namespace, workflow_id)
+            JOIN violation
+              ON violation.released_at = 0
+             AND violation.namespace = key.namespace
+             AND violation.workflow_id = key.workflow_id
+            GROUP BY key.namespace, key.workflow_id;
             SELECT * FROM record WHERE request_key = ANY (@requestKeys)
             """,
             new
@@ -145,6 +152,8 @@ public sealed partial class PostgresLedgerStore
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = now,
             Workflows = [.. (await results.ReadAsync<WorkflowRow>()).Select(row => row.ToWorkflow())],
+            Quarantines = [.. (await results.ReadAsync<(string Namespace, string WorkflowId, bool IsRecorded)>())
+                .Select(q => new Quarantine(new WorkflowKey(q.Namespace, q.WorkflowId), q.IsRecorded))],
             KnownRequests = [.. (await results.ReadAsync<RecordRow>()).Select(row => row.ToStoredRecord())],
         };
     }

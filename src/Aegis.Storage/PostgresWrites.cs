@@ -9,22 +9,28 @@ internal static class PostgresWrites
 {
     public static async Task StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
-        if (batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0))
+        if (batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
+            || batch.ViolationChanges.Count > 0)
+        {
             await StoreInStepsAsync(connection, batch);
+        }
         else
+        {
             await ExecuteAsync(batch.Tiles.Count == 0 ? StoreRecords + StoreHead : StoreRecords + StoreTiles + StoreHead);
+        }
 
         Task ExecuteAsync(string statements) =>
             connection.ExecuteAsync(new CommandDefinition(statements, Parameters(batch), commandTimeout: 0));
     }
 
     /// <summary>
-    /// Rare: an erasure needs its record stored before and the log's head after it, and a tile needs those below it.
+    /// Rare: an erasure or a repair needs its record stored before and the log's head after it, and a tile needs those below it.
     /// </summary>
     private static async Task StoreInStepsAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
         await connection.ExecuteAsync(new CommandDefinition(StoreRecords, Parameters(batch), commandTimeout: 0));
         await EraseAsync(connection, batch);
+        await PostgresRepairs.StoreAsync(connection, batch);
         foreach (var tile in batch.Tiles)
         {
             await connection.ExecuteAsync(new CommandDefinition(StoreTiles, TileParameters([tile]), commandTimeout: 0));
@@ -156,6 +162,12 @@ internal static class PostgresWrites
 
         """;
 
+    /// <summary>What a repair writes: no new record, and so no head.</summary>
+    public static Task StoreAsync(NpgsqlConnection connection, IReadOnlyList<StoredRecord> records,
+        IReadOnlyList<Workflow> workflows, IReadOnlyCollection<Snapshot> snapshots) =>
+        connection.ExecuteAsync(new CommandDefinition(
+            StoreRecords, Parameters(records, workflows, snapshots, []), commandTimeout: 0));
+
     private const string StoreHead =
         """
         INSERT INTO log_head (size, log_id, last_recorded_at, root, frontier, signed_note)
@@ -164,22 +176,27 @@ internal static class PostgresWrites
         COMMIT
         """;
 
-    private static DynamicParameters Parameters(LedgerBatch batch)
+    private static DynamicParameters Parameters(IReadOnlyList<StoredRecord> records, IReadOnlyList<Workflow> workflows,
+        IReadOnlyCollection<Snapshot> snapshots, IReadOnlyList<(WorkflowKey Key, Lease Lease)> leases)
     {
         var parameters = new DynamicParameters();
-        AddRecords(parameters, batch.Records);
-        AddWorkflows(parameters, [.. batch.Workflows]);
-        var snapshots = batch.Snapshots;
+        AddRecords(parameters, records);
+        AddWorkflows(parameters, workflows);
         parameters.Add("sNamespace", snapshots.Select(s => s.Key.Namespace).ToArray());
         parameters.Add("sWorkflowId", snapshots.Select(s => s.Key.WorkflowId).ToArray());
         parameters.Add("sSha256", snapshots.Select(s => s.Sha256.ToArray()).ToArray());
         parameters.Add("sContent", snapshots.Select(s => s.Content.ToArray()).ToArray());
-        var leases = batch.Leases.ToList();
         parameters.Add("lNamespace", leases.Select(l => l.Key.Namespace).ToArray());
         parameters.Add("lWorkflowId", leases.Select(l => l.Key.WorkflowId).ToArray());
         parameters.Add("lOwner", leases.Select(l => l.Lease.Owner).ToArray());
         parameters.Add("lEpoch", leases.Select(l => l.Lease.Epoch).ToArray());
         parameters.Add("lExpiresAt", leases.Select(l => l.Lease.ExpiresAt).ToArray());
+        return parameters;
+    }
+
+    private static DynamicParameters Parameters(LedgerBatch batch)
+    {
+        var parameters = Parameters(batch.Records, [.. batch.Workflows], batch.Snapshots, [.. batch.Leases]);
         parameters.Add("newSize", batch.LogSize);
         parameters.Add("newLogId", batch.LogId);
         parameters.Add("newLastRecordedAt", batch.LastRecordedAt);

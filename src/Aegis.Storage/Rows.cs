@@ -200,6 +200,77 @@ internal sealed class WorkflowRow
     };
 }
 
+/// <summary>A row of the table violation.</summary>
+internal sealed class ViolationRow
+{
+    public long Number { get; init; }
+    public string ViolationId { get; init; } = "";
+    public long Class { get; init; }
+    public string Namespace { get; init; } = "";
+    public string WorkflowId { get; init; } = "";
+    public long Sequence { get; init; }
+    public long? LogIndex { get; init; }
+    public byte[]? ExpectedHash { get; init; }
+    public byte[]? ActualHash { get; init; }
+    public string? Differences { get; init; }
+    public string Message { get; init; } = "";
+    public long LastGoodLogSize { get; init; }
+    public long FoundAt { get; init; }
+    public long RecordedAt { get; init; }
+    public long ReleasedAt { get; init; }
+
+    public FoundViolation ToFoundViolation() => new(ViolationId,
+        new Violation((ViolationClass)StoredByte.Of(Class), new WorkflowKey(Namespace, WorkflowId), Sequence, Message)
+        {
+            LogIndex = LogIndex,
+            Differences = DifferencesJson.Read(Differences),
+            ExpectedHash = ExpectedHash is null ? null : HashBytes.One(ExpectedHash),
+            ActualHash = ActualHash is null ? null : HashBytes.One(ActualHash),
+            LastGoodLogSize = LastGoodLogSize,
+        },
+        FoundAt)
+    {
+        Number = Number,
+        RecordedAt = RecordedAt,
+        ReleasedAt = ReleasedAt,
+    };
+}
+
+/// <summary>Differences as a JSON array of {field, original, found}.</summary>
+internal static class DifferencesJson
+{
+    private static readonly JsonSerializerOptions Options = new()
+    {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        DefaultIgnoreCondition = System.Text.Json.Serialization.JsonIgnoreCondition.WhenWritingNull,
+    };
+
+    /// <summary>
+    /// What an altered row holds can be text that PostgreSQL takes and its JSON does not: U+0000 is left out.
+    /// </summary>
+    public static string Write(IReadOnlyList<Difference> differences) =>
+        JsonSerializer.Serialize(differences.Select(d => new Stored(d.Field, Clean(d.Original), Clean(d.Found))), Options);
+
+    /// <summary>What is no such array was altered: it reads as none.</summary>
+    public static IReadOnlyList<Difference> Read(string? json)
+    {
+        try
+        {
+            return [.. (JsonSerializer.Deserialize<Stored[]>(json ?? "[]", Options) ?? [])
+                .Select(d => new Difference(d.Field ?? "", d.Original, d.Found))];
+        }
+        catch (JsonException)
+        {
+            return [];
+        }
+    }
+
+    public static string? Clean(string? text) => text?.Replace("\0", "", StringComparison.Ordinal);
+
+    private sealed record Stored(string? Field, string? Original, string? Found);
+}
+
 /// <summary>A kind or status. What no byte holds was altered: it reads as 0, which is neither.</summary>
 internal static class StoredByte
 {

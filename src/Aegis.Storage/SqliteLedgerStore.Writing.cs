@@ -61,8 +61,17 @@ public sealed partial class SqliteLedgerStore
     {
         var head = ReadHead(connection);
         var heads = new List<Workflow>();
+        var quarantines = new List<Quarantine>();
         foreach (var key in workflows)
         {
+            var isRecorded = connection.QuerySingle<bool?>(
+                """
+                SELECT max(recorded_at <> 0)
+                FROM violation
+                WHERE released_at = 0 AND namespace = @Namespace AND workflow_id = @WorkflowId
+                """, key);
+            if (isRecorded is { } recorded)
+                quarantines.Add(new Quarantine(key, recorded));
             var row = connection.QuerySingleOrDefault<WorkflowRow>(
                 "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key);
             if (row is not null)
@@ -83,6 +92,7 @@ public sealed partial class SqliteLedgerStore
             Frontier = head is null ? new MerkleFrontier() : head.Frontier,
             SignedNote = head?.SignedNote ?? "",
             HashesSince = ReadHashes(connection, seenSize, ILedgerStore.HashesMax, fromEncoded: false),
+            Quarantines = quarantines,
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = Now(),
             Workflows = heads,

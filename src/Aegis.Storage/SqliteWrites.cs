@@ -15,6 +15,7 @@ internal static class SqliteWrites
         StoreWorkflows(connection, batch.Workflows);
         StoreLeases(connection, batch.Leases);
         Erase(connection, batch.Erased);
+        SqliteRepairs.Store(connection, batch);
         StoreTiles(connection, batch.Tiles);
         if (batch.Head is { } head)
         {
@@ -79,7 +80,7 @@ internal static class SqliteWrites
         return bytes;
     }
 
-    private static void StoreRecords(SqliteConnection connection, IReadOnlyList<StoredRecord> records)
+    public static void StoreRecords(SqliteConnection connection, IReadOnlyList<StoredRecord> records)
     {
         using var command = connection.CreateCommand();
         command.CommandText =
@@ -116,7 +117,7 @@ internal static class SqliteWrites
         }
     }
 
-    private static void StoreSnapshots(SqliteConnection connection, IReadOnlyCollection<Snapshot> snapshots)
+    public static void StoreSnapshots(SqliteConnection connection, IReadOnlyCollection<Snapshot> snapshots)
     {
         foreach (var snapshot in snapshots)
         {
@@ -139,7 +140,7 @@ internal static class SqliteWrites
         }
     }
 
-    private static void StoreWorkflows(SqliteConnection connection, IEnumerable<Workflow> workflows)
+    public static void StoreWorkflows(SqliteConnection connection, IEnumerable<Workflow> workflows)
     {
         foreach (var workflow in workflows)
         {

@@ -99,11 +99,14 @@ internal static class Exports
     {
         using var stream = new MemoryStream();
         ulong workflows = 0, records = 0;
+        var snapshots = new HashSet<(ulong Workflow, ByteString Sha256)>();
         foreach (var message in messages.Where(m => m.Trailer is null))
         {
             message.WriteDelimitedTo(stream);
             workflows += message.Workflow is null ? 0UL : 1;
             records += message.Record is null ? 0UL : 1;
+            if (message.Snapshot is { } part && part.Offset + (ulong)part.Data.Length == part.Size)
+                snapshots.Add((workflows, part.Sha256));
         }
         new Pb.ExportChunk
         {
@@ -111,6 +114,7 @@ internal static class Exports
             {
                 Workflows = workflows,
                 Records = records,
+                Snapshots = (ulong)snapshots.Count,
                 Sha256 = ByteString.CopyFrom(System.Security.Cryptography.SHA256.HashData(stream.ToArray())),
             },
         }.WriteDelimitedTo(stream);

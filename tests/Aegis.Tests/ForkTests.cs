@@ -193,7 +193,7 @@ public sealed class ForkTests(Database database)
     private async Task ForgeAsync(string id, int sequence)
     {
         var content = "forged"u8.ToArray();
-        var record = (await Given.RecordsAsync(_server, id))[sequence - 1].ToStoredRecord();
+        var record = Evidence.RecordMessages.ToStoredRecord((await Given.RecordsAsync(_server, id))[sequence - 1]);
         var part = record.Record.Snapshot! with { Size = content.Length, Sha256 = Hash.Of(content) };
         var forged = StoredRecord.Seal(
             record.Record with { Snapshot = part, SnapshotDigest = RecordFormat.DigestOf(part) }, record.LogIndex);

@@ -264,7 +264,9 @@ public sealed class TamperTests(Database database)
             Assert.That(messages.Single(m => m.Failed is not null).Failed.WorkflowId, Is.EqualTo(broken));
             Assert.That(messages.Single(m => m.Failed is not null).Failed.Reason, Is.EqualTo("CHAIN_BROKEN"));
             Assert.That(messages.Single(m => m.Resumed is not null).Resumed.Workflow.WorkflowId, Is.EqualTo(whole));
-            Assert.That((await Given.ReadAsync(server, broken)).Lease, Is.Null, "Its lease is given back.");
+            var left = await server.Workflows.GetWorkflowAsync(
+                new Pb.GetWorkflowRequest { WorkflowId = broken, AllowQuarantined = true });
+            Assert.That(left.Workflow.Lease, Is.Null, "Its lease is given back.");
         }
     }
 
@@ -285,7 +287,7 @@ public sealed class TamperTests(Database database)
     }
 
     [Test]
-    public async Task Only_integrity_stops_serving_until_it_verifies_again()
+    public async Task Only_integrity_stops_serving_until_it_is_released_also_when_the_edit_was_undone()
     {
         await using var server = await TestServer.StartAsync(database);
         var id = await ChainAsync(server);
@@ -294,12 +296,17 @@ public sealed class TamperTests(Database database)
         var (integrity, writes) = (await HealthAsync(server, "aegis.integrity"), await HealthAsync(server, "aegis.writes"));
 
         await Tampering.RunAsync(server, "UPDATE workflow SET state = 'SHIPPED' WHERE workflow_id = @id", new { id });
-        await server.Integrity.VerifyWorkflowAsync(new Pb.VerifyWorkflowRequest { WorkflowId = id });
+        var again = await server.Integrity.VerifyWorkflowAsync(new Pb.VerifyWorkflowRequest { WorkflowId = id });
+        var undone = await HealthAsync(server, "aegis.integrity");
+        await server.Integrity.ReleaseQuarantineAsync(
+            new Pb.ReleaseQuarantineRequest { WorkflowId = id, Actor = "op", Reason = "looked into" });
 
         using (Assert.EnterMultipleScope())
         {
             Assert.That(integrity, Is.EqualTo(HealthCheckResponse.Types.ServingStatus.NotServing));
             Assert.That(writes, Is.EqualTo(HealthCheckResponse.Types.ServingStatus.Serving));
+            Assert.That(again.Intact, Is.True);
+            Assert.That(undone, Is.EqualTo(HealthCheckResponse.Types.ServingStatus.NotServing));
             Assert.That(await HealthAsync(server, "aegis.integrity"), Is.EqualTo(HealthCheckResponse.Types.ServingStatus.Serving));
         }
     }

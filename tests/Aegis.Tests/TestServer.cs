@@ -117,10 +117,20 @@ internal sealed class TestServer : IAsyncDisposable
                 settings.Select(s => KeyValuePair.Create<string, string?>(s.Key, s.Value)));
             builder.Logging.SetMinimumLevel(LogLevel.Error);
         });
-        await AegisHost.PrepareAsync(app);
-        await app.StartAsync();
-        if (app.Services.GetRequiredService<StoreMonitor>().IsReady)
-            await app.Services.GetRequiredService<AuditStatus>().FirstAudit.WaitAsync(TimeSpan.FromSeconds(10));
+        try
+        {
+            await AegisHost.PrepareAsync(app);
+            await app.StartAsync();
+            if (app.Services.GetRequiredService<StoreMonitor>().IsReady)
+                await app.Services.GetRequiredService<AuditStatus>().FirstAudit.WaitAsync(TimeSpan.FromSeconds(10));
+        }
+        catch
+        {
+            await app.DisposeAsync();
+            data.Dispose();
+            directory?.Dispose();
+            throw;
+        }
         return new TestServer(app, connection, directory, data, ownsDatabase);
     }
 }

@@ -21,7 +21,10 @@ ALTER TABLE log_tile ALTER COLUMN hashes SET STORAGE EXTERNAL, ALTER COLUMN entr
 
 -- What verification found. Outside the log, since it must be had when the log takes no writes; whoever deletes a row has the
 -- auditor find the same again. Differences are a JSON array of {field, original, found}, without values of erasable parts.
+-- recorded_at: when a QUARANTINED record told of it. What was repaired is opened again when it is found again, what was only
+-- released is not.
 CREATE TABLE violation (
+    number             bigint   GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     violation_id       text     COLLATE "C" NOT NULL,
     class              smallint NOT NULL,
     namespace          text     COLLATE "C" NOT NULL,
@@ -34,11 +37,12 @@ CREATE TABLE violation (
     message            text     NOT NULL,
     last_good_log_size bigint   NOT NULL,
     found_at           bigint   NOT NULL,
+    recorded_at        bigint   NOT NULL DEFAULT 0,
     released_at        bigint   NOT NULL DEFAULT 0,
-    CONSTRAINT violation_is_told_once PRIMARY KEY (violation_id)
+    is_repaired        boolean  NOT NULL DEFAULT false,
+    CONSTRAINT violation_is_told_once UNIQUE (violation_id)
 );
 CREATE INDEX violation_that_is_open ON violation (namespace, workflow_id) WHERE released_at = 0;
-CREATE INDEX violation_in_order_of_finding ON violation (found_at, violation_id);
 
 -- How far the scrub has come, as a note signed with the log's key: a position that someone else moved is not believed.
 CREATE TABLE audit_position (
@@ -74,9 +78,10 @@ SELECT
 FROM workflow AS w
 LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow_id;
 
--- Besides an erasure, a repair may change the history: one that a REPAIRED record of the same transaction names, by namespace,
--- workflow_id and sequence. What the repair stores has to verify, and verification decides, not the database.
-CREATE FUNCTION has_repair_of(of_namespace text, of_workflow_id text, of_sequence bigint)
+-- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
+-- transaction names, by namespace, workflow_id and sequence or by log_index, and puts back what was recorded. What the repair
+-- stores has to verify, and verification decides, not the database.
+CREATE FUNCTION has_repair_of(of_namespace text, of_workflow_id text, of_sequence bigint, of_log_index bigint)
 RETURNS boolean LANGUAGE sql STABLE AS $body$
     SELECT EXISTS (
         SELECT 1
@@ -85,15 +90,16 @@ RETURNS boolean LANGUAGE sql STABLE AS $body$
           AND workflow_id = 'log'
           AND to_state = 'REPAIRED'
           AND log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
-          AND metadata ->> 'namespace' = of_namespace
-          AND metadata ->> 'workflow_id' = of_workflow_id
-          AND (of_sequence IS NULL OR metadata ->> 'sequence' = of_sequence::text))
+          AND (metadata ->> 'log_index' = of_log_index::text
+              OR metadata ->> 'namespace' = of_namespace
+                  AND metadata ->> 'workflow_id' = of_workflow_id
+                  AND (of_sequence IS NULL OR metadata ->> 'sequence' = of_sequence::text)))
 $body$;
 
 CREATE FUNCTION allow_repair_of_record() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
-    IF has_repair_of(OLD.namespace, OLD.workflow_id, OLD.sequence) THEN
-        RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    IF has_repair_of(OLD.namespace, OLD.workflow_id, OLD.sequence, OLD.log_index) THEN
+        RETURN OLD;
     END IF;
     RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END
@@ -101,28 +107,23 @@ $body$;
 
 CREATE FUNCTION allow_repair_of_snapshot() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
-    IF has_repair_of(OLD.namespace, OLD.workflow_id, NULL) THEN
-        RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    IF has_repair_of(OLD.namespace, OLD.workflow_id, NULL, NULL) THEN
+        RETURN NEW;
     END IF;
     RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END
 $body$;
 
--- The guards of the version before refuse by raising: these decide first and are passed over when a repair is named.
 DROP TRIGGER record_is_append_only ON record;
 CREATE TRIGGER record_is_append_only BEFORE DELETE ON record
     FOR EACH ROW EXECUTE FUNCTION allow_repair_of_record();
-DROP TRIGGER record_changes_only_by_erasure ON record;
-CREATE TRIGGER record_changes_only_by_erasure BEFORE UPDATE ON record
-    FOR EACH ROW WHEN (NOT has_repair_of(OLD.namespace, OLD.workflow_id, OLD.sequence))
-    EXECUTE FUNCTION allow_erasure_of_record();
 DROP TRIGGER snapshot_never_changes ON snapshot;
 CREATE TRIGGER snapshot_never_changes BEFORE UPDATE ON snapshot
     FOR EACH ROW EXECUTE FUNCTION allow_repair_of_snapshot();
 
 CREATE FUNCTION allow_repair_of_log() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
-    IF has_repair_of('aegis.system', 'log', 0) THEN
+    IF has_repair_of('aegis.system', 'log', 0, NULL) THEN
         RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
     END IF;
     RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';

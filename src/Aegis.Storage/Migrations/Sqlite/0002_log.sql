@@ -22,8 +22,11 @@ CREATE TABLE log_tile (
 
 -- What verification found. Outside the log, since it must be had when the log takes no writes; whoever deletes a row has the
 -- auditor find the same again. Differences are a JSON array of {field, original, found}, without values of erasable parts.
+-- recorded_at: when a QUARANTINED record told of it. What was repaired is opened again when it is found again, what was only
+-- released is not.
 CREATE TABLE violation (
-    violation_id       TEXT    NOT NULL CONSTRAINT violation_is_told_once PRIMARY KEY,
+    number             INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    violation_id       TEXT    NOT NULL CONSTRAINT violation_is_told_once UNIQUE,
     class              INTEGER NOT NULL,
     namespace          TEXT    NOT NULL,
     workflow_id        TEXT    NOT NULL,
@@ -35,10 +38,11 @@ CREATE TABLE violation (
     message            TEXT    NOT NULL,
     last_good_log_size INTEGER NOT NULL,
     found_at           INTEGER NOT NULL,
-    released_at        INTEGER NOT NULL DEFAULT 0
+    recorded_at        INTEGER NOT NULL DEFAULT 0,
+    released_at        INTEGER NOT NULL DEFAULT 0,
+    is_repaired        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX violation_that_is_open ON violation (namespace, workflow_id) WHERE released_at = 0;
-CREATE INDEX violation_in_order_of_finding ON violation (found_at, violation_id);
 
 -- How far the scrub has come, as a note signed with the log's key: a position that someone else moved is not believed.
 CREATE TABLE audit_position (
@@ -75,8 +79,9 @@ SELECT
 FROM workflow AS w
 LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow_id;
 
--- Besides an erasure, a repair may change the history: one that a REPAIRED record of the same transaction names, by namespace,
--- workflow_id and sequence. What the repair stores has to verify, and verification decides, not the database.
+-- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
+-- transaction names, by namespace, workflow_id and sequence or by log_index, and puts back what was recorded. What the repair
+-- stores has to verify, and verification decides, not the database.
 DROP TRIGGER record_is_append_only;
 CREATE TRIGGER record_is_append_only BEFORE DELETE ON record
 WHEN NOT EXISTS (
@@ -86,49 +91,10 @@ WHEN NOT EXISTS (
           AND repair.workflow_id = 'log'
           AND repair.to_state = 'REPAIRED'
           AND repair.log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
-          AND repair.metadata ->> 'namespace' = OLD.namespace
-          AND repair.metadata ->> 'workflow_id' = OLD.workflow_id
-          AND repair.metadata ->> 'sequence' = CAST(OLD.sequence AS TEXT))
-BEGIN
-    SELECT RAISE(ABORT, 'the table record is append-only');
-END;
-
-DROP TRIGGER record_changes_only_by_erasure;
-CREATE TRIGGER record_changes_only_by_erasure BEFORE UPDATE ON record
-WHEN NOT (
-        NEW.log_index = OLD.log_index AND NEW.log_id = OLD.log_id AND NEW.namespace = OLD.namespace
-        AND NEW.workflow_id = OLD.workflow_id AND NEW.sequence = OLD.sequence AND NEW.kind = OLD.kind
-        AND NEW.workflow_type = OLD.workflow_type AND NEW.from_state = OLD.from_state AND NEW.to_state = OLD.to_state
-        AND NEW.status = OLD.status AND NEW.request_id = OLD.request_id AND NEW.request_key IS OLD.request_key
-        AND NEW.lease_epoch = OLD.lease_epoch AND NEW.occurred_at = OLD.occurred_at
-        AND NEW.recorded_at = OLD.recorded_at AND NEW.hash = OLD.hash AND NEW.encoded = OLD.encoded
-        AND (NEW.person_salt IS NULL AND NEW.actor IS NULL AND NEW.principal IS NULL
-            OR NEW.person_salt IS OLD.person_salt AND NEW.actor IS OLD.actor AND NEW.principal IS OLD.principal)
-        AND (NEW.content_salt IS NULL AND NEW.reason IS NULL AND NEW.metadata IS NULL AND OLD.kind <> 4
-            OR NEW.content_salt IS OLD.content_salt AND NEW.reason IS OLD.reason AND NEW.metadata IS OLD.metadata)
-        AND (NEW.snapshot_salt IS NULL AND NEW.snapshot_content_type IS NULL AND NEW.snapshot_size IS NULL
-                AND NEW.snapshot_sha256 IS NULL
-            OR NEW.snapshot_salt IS OLD.snapshot_salt AND NEW.snapshot_content_type IS OLD.snapshot_content_type
-                AND NEW.snapshot_size IS OLD.snapshot_size AND NEW.snapshot_sha256 IS OLD.snapshot_sha256)
-        AND OLD.namespace <> 'aegis.system'
-        AND EXISTS (
-            SELECT 1
-            FROM record AS erasure
-            WHERE erasure.namespace = OLD.namespace
-              AND erasure.workflow_id = OLD.workflow_id
-              AND erasure.sequence > OLD.sequence
-              AND erasure.kind = 4
-              AND erasure.log_index >= (SELECT coalesce(max(size), 0) FROM log_head)))
-AND NOT EXISTS (
-        SELECT 1
-        FROM record AS repair
-        WHERE repair.namespace = 'aegis.system'
-          AND repair.workflow_id = 'log'
-          AND repair.to_state = 'REPAIRED'
-          AND repair.log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
-          AND repair.metadata ->> 'namespace' = OLD.namespace
-          AND repair.metadata ->> 'workflow_id' = OLD.workflow_id
-          AND repair.metadata ->> 'sequence' = CAST(OLD.sequence AS TEXT))
+          AND (repair.metadata ->> 'log_index' = CAST(OLD.log_index AS TEXT)
+            OR repair.metadata ->> 'namespace' = OLD.namespace
+                AND repair.metadata ->> 'workflow_id' = OLD.workflow_id
+                AND repair.metadata ->> 'sequence' = CAST(OLD.sequence AS TEXT)))
 BEGIN
     SELECT RAISE(ABORT, 'the table record is append-only');
 END;

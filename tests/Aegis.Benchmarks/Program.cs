@@ -1,0 +1,17 @@
+using System.CommandLine;
+using Aegis.Benchmarks;
+
+var other = new Argument<FileInfo>("other") { Description = "The Aegis.Server.dll of another build, released, to compare with." };
+var callers = new Option<int>("--callers") { DefaultValueFactory = _ => 64, Description = "How many callers at once." };
+var rounds = new Option<int>("--rounds") { DefaultValueFactory = _ => 5, Description = "How many rounds; both run in each." };
+var seconds = new Option<int>("--seconds") { DefaultValueFactory = _ => 5, Description = "How long each is measured in a round." };
+var sqlite = new Option<bool>("--sqlite") { Description = "Over SQLite instead of PostgreSQL." };
+
+var builds = new Command("builds", "Transitions a second of this build beside those of another, over the same database.")
+{
+    other, callers, rounds, seconds, sqlite,
+};
+builds.SetAction((result, _) => Builds.RunAsync(result.GetValue(other)!, result.GetValue(callers), result.GetValue(rounds),
+    result.GetValue(seconds), result.GetValue(sqlite)));
+
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { builds }.Parse(args).InvokeAsync();

@@ -1,0 +1,76 @@
+using System.Diagnostics;
+using System.Reflection;
+using Aegis.Tests;
+using Grpc.Health.V1;
+using Grpc.Net.Client;
+
+namespace Aegis.Benchmarks;
+
+/// <summary>A server as it was built, in a process of its own, on a new database.</summary>
+internal sealed class ServerUnderTest : IAsyncDisposable
+{
+    private readonly TemporaryDirectory _directory;
+    private readonly Process _process;
+    private readonly string _database;
+
+    private ServerUnderTest(TemporaryDirectory directory, Process process, string database, string address)
+    {
+        (_directory, _process, _database) = (directory, process, database);
+        Channel = GrpcChannel.ForAddress(address);
+    }
+
+    /// <summary>The server of this build.</summary>
+    public static string ThisBuild { get; } = typeof(ServerUnderTest).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
+        .Single(a => a.Key == "ServerAssembly").Value!;
+
+    public GrpcChannel Channel { get; }
+
+    public static async Task<ServerUnderTest> StartAsync(string assembly, bool sqlite)
+    {
+        var directory = new TemporaryDirectory("server");
+        var database = sqlite ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}" : await PostgresCluster.CreateDatabaseAsync();
+        var address = $"http://127.0.0.1:{FreePort.Next()}";
+        var start = new ProcessStartInfo("dotnet", [assembly, "--urls", address])
+        {
+            WorkingDirectory = directory.Path,
+            RedirectStandardOutput = true,
+            Environment = { ["AEGIS_DATABASE"] = database, ["AEGIS_DATA_DIR"] = directory.Path },
+        };
+        var process = Process.Start(start)!;
+        process.OutputDataReceived += (_, _) => { };
+        process.BeginOutputReadLine();
+        var server = new ServerUnderTest(directory, process, database, address);
+        await server.UntilServingAsync();
+        return server;
+    }
+
+    private async Task UntilServingAsync()
+    {
+        var health = new Health.HealthClient(Channel);
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                var reply = await health.CheckAsync(new HealthCheckRequest { Service = "aegis.writes" });
+                if (reply.Status == HealthCheckResponse.Types.ServingStatus.Serving)
+                    return;
+            }
+            catch (Grpc.Core.RpcException) when (attempt < 100 && !_process.HasExited)
+            {
+                // Not listening yet.
+            }
+            await Task.Delay(100);
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        Channel.Dispose();
+        _process.Kill();
+        await _process.WaitForExitAsync();
+        _process.Dispose();
+        if (!_database.StartsWith("sqlite:", StringComparison.Ordinal))
+            await PostgresCluster.DropDatabaseAsync(_database);
+        _directory.Dispose();
+    }
+}
