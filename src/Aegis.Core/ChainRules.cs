@@ -1,12 +1,60 @@
 namespace Aegis.Core;
 
-/// <summary>What must hold between a record and the one before it, beyond their hashes.</summary>
+/// <summary>Where a chain stands after one of its records: what the next has to follow from.</summary>
+/// <param name="Sequence">That of the record.</param>
+/// <param name="Hash">That of the record.</param>
+/// <param name="WorkflowType">That of the chain.</param>
+/// <param name="State">The state it left.</param>
+/// <param name="Status">The status it left.</param>
+/// <param name="RecordedAt">When it was recorded.</param>
+/// <param name="LeaseEpoch">The highest along the chain, as far as it was read.</param>
+public readonly record struct ChainPoint(
+    long Sequence, Hash Hash, string WorkflowType, string State, WorkflowStatus Status, long RecordedAt, long LeaseEpoch)
+{
+    public static ChainPoint Of(Record record, Hash hash, long leaseEpoch = 0) => new(record.Sequence, hash,
+        record.WorkflowType, record.ToState, record.Status, record.RecordedAt, Math.Max(leaseEpoch, record.LeaseEpoch));
+}
+
+/// <summary>A rule that a record breaks.</summary>
+internal readonly record struct ChainProblem(ViolationClass Class, string Message, Hash? Expected = null, Hash? Actual = null);
+
+/// <summary>What must hold between a record and the one before it.</summary>
 internal static class ChainRules
 {
     /// <summary>
+    /// What is wrong with a record in its place.
+    /// </summary>
+    /// <param name="record">The record.</param>
+    /// <param name="previous">The record before it, where that is known.</param>
+    /// <param name="expected">The hash it has to name; null when that is not known.</param>
+    /// <param name="alternative">Another hash that it may name.</param>
+    /// <param name="leaseEpoch">The highest lease_epoch before it.</param>
+    public static IReadOnlyList<ChainProblem> Problems(
+        Record record, ChainPoint? previous, Hash? expected, Hash? alternative, long leaseEpoch)
+    {
+        if (!Enum.IsDefined(record.Kind) || !Enum.IsDefined(record.Status))
+            return [new ChainProblem(ViolationClass.FieldModified, "Its kind or status is unknown.")];
+        if (expected is { } hash && record.PreviousHash != hash && record.PreviousHash != alternative)
+        {
+            return [new ChainProblem(ViolationClass.RecordInserted,
+                "It does not follow from the record before: its previous_hash is another.", hash, record.PreviousHash)];
+        }
+        List<ChainProblem>? problems = null;
+        if (Problem(record, previous) is { } problem)
+            Add(ViolationClass.RecordInserted, problem);
+        if (previous is { } before && record.RecordedAt < before.RecordedAt)
+            Add(ViolationClass.ClockRegression, "Its recorded_at is before that of the record before.");
+        if (record.LeaseEpoch != 0 && record.LeaseEpoch < leaseEpoch)
+            Add(ViolationClass.ClockRegression, "Its lease_epoch is lower than one before.");
+        return problems ?? (IReadOnlyList<ChainProblem>)[];
+
+        void Add(ViolationClass @class, string message) => (problems ??= []).Add(new ChainProblem(@class, message));
+    }
+
+    /// <summary>
     /// What is wrong with a record after <paramref name="previous"/> (null when that is unknown), or null.
     /// </summary>
-    public static string? Problem(Record record, Record? previous)
+    private static string? Problem(Record record, ChainPoint? previous)
     {
         if (record.Sequence == 1 != (record.Kind == RecordKind.Started))
             return "A chain has exactly one STARTED record, its first.";
@@ -20,15 +68,15 @@ internal static class ChainRules
             return "A record of this kind cannot change the state.";
         if (record.Kind == RecordKind.Checkpoint && !record.IsCheckpoint)
             return "A CHECKPOINT carries a snapshot, and this one has none.";
-        if (previous is null)
+        if (previous is not { } before)
             return null;
-        if (record.WorkflowType != previous.WorkflowType)
+        if (record.WorkflowType != before.WorkflowType)
             return "The workflow_type is not that of the record before.";
-        if (record.FromState != previous.ToState)
+        if (record.FromState != before.State)
             return "The from_state is not the state that the record before left.";
-        if (record.Kind != RecordKind.Transition && record.Status != previous.Status)
+        if (record.Kind != RecordKind.Transition && record.Status != before.Status)
             return "A record of this kind cannot change the status.";
-        if (previous.Status.IsClosed() && record.Kind != RecordKind.Erasure)
+        if (before.Status.IsClosed() && record.Kind != RecordKind.Erasure)
             return "The workflow was closed by the record before.";
         return null;
     }

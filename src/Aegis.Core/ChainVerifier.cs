@@ -54,8 +54,11 @@ public sealed class ChainVerifier
     {
         RecordsVerified++;
         var formerAlternative = _alternativeHash;
-        _alternativeHash = null;
-        var sound = CheckSelf(stored, out var record, out var hash);
+        var vote = RecordVote.Of(stored, _key, _previousHash);
+        var (record, hash) = (vote.Record, vote.Hash);
+        _alternativeHash = vote.Alternative;
+        if (vote.Finding is { } finding)
+            Report(finding);
         if (stored.Record.Sequence < _next)
         {
             Report(ViolationClass.RecordsReordered, stored, $"Record {_next} was expected here.", at: _next);
@@ -76,7 +79,7 @@ public sealed class ChainVerifier
             return;
         }
         _first ??= _next == 1 ? stored with { Record = record } : null;
-        if (sound)
+        if (vote.IsSound)
             CheckRules(stored, record, formerAlternative);
         CheckParts(stored, record);
         if (record.IsCheckpoint)
@@ -150,113 +153,26 @@ public sealed class ChainVerifier
         return [.. _violations.OrderBy(v => (ulong)(v.Sequence - 1))];
     }
 
-    /// <summary>
-    /// Lets the three stored forms of one record vote. Gives the record as it was recorded, as far as that can be
-    /// told, and the hash that its successor has to name.
-    /// </summary>
-    private bool CheckSelf(StoredRecord stored, out Record record, out Hash hash)
-    {
-        var fromFields = Recomputed.Of(stored.Record);
-        var fromBytes = RecordFormat.HashOf(stored.Encoded.Span);
-        record = stored.Record;
-        hash = stored.Hash;
-        if (fromFields == stored.Hash && fromBytes == stored.Hash)
-            return true;
-
-        var decoded = RecordFormat.TryDecode(stored.Encoded.Span);
-        if (fromBytes == stored.Hash && decoded is not null)
-        {
-            record = decoded with
-            {
-                Person = stored.Record.Person,
-                Content = stored.Record.Content,
-                Snapshot = stored.Record.Snapshot,
-            };
-            var differences = Difference.Between(decoded, stored.Record);
-            var moved = differences is [{ Field: "sequence" }];
-            Report(moved ? ViolationClass.RecordsReordered : ViolationClass.FieldModified, stored,
-                moved
-                    ? $"This is record {decoded.Sequence}, in the place of record {stored.Record.Sequence}."
-                    : "The stored fields are not those that were recorded.",
-                stored.Hash, fromFields, differences);
-            return false;
-        }
-        // The digests and the link have no fields of their own: take them from the parts and from the chain.
-        var rebuilt = stored.Record with
-        {
-            PersonDigest = stored.Record.Person is { } p ? Recomputed.Of(p) : stored.Record.PersonDigest,
-            ContentDigest = stored.Record.Content is { } c ? Recomputed.Of(c) : default,
-            SnapshotDigest = stored.Record.Snapshot is { } s ? Recomputed.Of(s) : default,
-            PreviousHash = _previousHash ?? stored.Record.PreviousHash,
-        };
-        if (Recomputed.Of(rebuilt) == stored.Hash || fromFields == stored.Hash)
-        {
-            record = fromFields == stored.Hash ? stored.Record : rebuilt;
-            Report(ViolationClass.FieldModified, stored, "The stored encoded bytes are not those that were recorded.",
-                stored.Hash, fromBytes,
-                decoded is null
-                    ? [new Difference("encoded", Convert.ToHexStringLower(RecordFormat.Encode(record)),
-                        Convert.ToHexStringLower(stored.Encoded.Span))]
-                    : Difference.Between(record, decoded));
-            return false;
-        }
-        if (fromFields == fromBytes)
-            (hash, _alternativeHash) = (fromFields, stored.Hash);
-        Report(ViolationClass.FieldModified, stored,
-            fromFields == fromBytes
-                ? "The stored hash is not that of the record."
-                : "Neither the stored fields nor the stored encoded bytes give the stored hash.",
-            fromFields == fromBytes ? fromFields : stored.Hash,
-            fromFields == fromBytes ? stored.Hash : fromFields,
-            fromFields == fromBytes
-                ? [new Difference("hash", fromFields.ToString(), stored.Hash.ToString())]
-                : decoded is null ? [] : Difference.Between(decoded, stored.Record));
-        return false;
-    }
-
     private void CheckRules(StoredRecord stored, Record record, Hash? alternative)
     {
-        if (!Enum.IsDefined(record.Kind) || !Enum.IsDefined(record.Status))
-        {
-            Report(ViolationClass.FieldModified, stored, "Its kind or status is unknown.");
-            return;
-        }
-        if (record.Key != _key)
+        if (Enum.IsDefined(record.Kind) && Enum.IsDefined(record.Status) && record.Key != _key)
         {
             Report(ViolationClass.RecordInserted, stored, $"It is a record of the workflow {record.Key}.");
             return;
         }
-        if (_previousHash is { } expected && record.PreviousHash != expected && record.PreviousHash != alternative)
-        {
-            Report(ViolationClass.RecordInserted, stored,
-                "It does not follow from the record before: its previous_hash is another.",
-                expected, record.PreviousHash);
-            return;
-        }
-        if (ChainRules.Problem(record, _previous) is { } problem)
-            Report(ViolationClass.RecordInserted, stored, problem);
-        if (_previous is not null && record.RecordedAt < _previous.RecordedAt)
-            Report(ViolationClass.ClockRegression, stored, "Its recorded_at is before that of the record before.");
-        if (record.LeaseEpoch != 0 && record.LeaseEpoch < _leaseEpoch)
-            Report(ViolationClass.ClockRegression, stored, "Its lease_epoch is lower than one before.");
+        var before = _previous is { } previous ? ChainPoint.Of(previous, _previousHash ?? default) : (ChainPoint?)null;
+        foreach (var problem in ChainRules.Problems(record, before, _previousHash, alternative, _leaseEpoch))
+            Report(problem.Class, stored, problem.Message, problem.Expected, problem.Actual);
     }
 
     private void CheckParts(StoredRecord stored, Record record)
     {
-        Check("person", record.PersonDigest, record.Person is { } p ? Recomputed.Of(p) : null);
-        Check("content", record.ContentDigest, record.Content is { } c ? Recomputed.Of(c) : null);
-        Check("snapshot", record.SnapshotDigest, record.Snapshot is { } s ? Recomputed.Of(s) : null);
-
-        void Check(string part, Hash expected, Hash? actual)
+        foreach (var part in RecordParts.Check(record))
         {
-            if (actual is null && !expected.IsZero)
-                _missing.Add((stored, part));
-            else if (actual is { } found && found != expected)
-            {
-                Report(ViolationClass.FieldModified, stored,
-                    $"The values of the part \"{part}\" are not those that were recorded.", expected, found,
-                    [new Difference(part, null, null)]);
-            }
+            if (part.Actual is null)
+                _missing.Add((stored, part.Name));
+            else
+                Report(part.Altered(_key, stored.Record.Sequence, stored.LogIndex));
         }
     }
 

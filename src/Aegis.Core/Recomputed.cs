@@ -19,6 +19,19 @@ internal static class Recomputed
 
     public static Hash Of(SnapshotPart snapshot) => OrNone(snapshot, RecordFormat.DigestOf);
 
+    /// <summary>Whether a record's fields give these bytes.</summary>
+    public static bool Equals(Record record, ReadOnlySpan<byte> encoded)
+    {
+        try
+        {
+            return encoded.SequenceEqual(RecordFormat.Encode(record));
+        }
+        catch (Exception e) when (e is OverflowException or EncoderFallbackException)
+        {
+            return false;
+        }
+    }
+
     private static Hash OrNone<T>(T value, Func<T, Hash> hash)
     {
         try

@@ -25,6 +25,9 @@ public readonly record struct WorkflowKey(string Namespace, string WorkflowId)
     /// <summary>The workflow that holds the log's own history.</summary>
     public static readonly WorkflowKey Log = new(Limits.SystemNamespace, "log");
 
+    /// <summary>No workflow: what is found of the log itself, its heads and tiles, stands under it.</summary>
+    public static readonly WorkflowKey None = new("", "");
+
     public override string ToString() => $"{Namespace}/{WorkflowId}";
 }
 

@@ -125,8 +125,12 @@ public static class AegisHost
         services.AddSingleton<LogSigner>();
         services.AddSingleton<SignerMemory>();
         services.AddSingleton<LogProofs>();
+        services.AddSingleton<LogLeaves>();
+        services.AddSingleton<Repairer>();
         services.AddSingleton<Ledger>();
+        services.AddSingleton<AuditStatus>();
         services.AddSingleton<StoreMonitor>();
+        services.AddSingleton<Auditor>();
         services.AddSingleton<RefusalSummary>();
         services.AddSingleton<Drain>();
         // Stopped in the reverse order: the drain first, the ledger after those that submit to it.
@@ -135,6 +139,7 @@ public static class AegisHost
         services.AddHostedService(provider => provider.GetRequiredService<LogTail>());
         services.AddHostedService(provider => provider.GetRequiredService<Findings>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());
+        services.AddHostedService(provider => provider.GetRequiredService<Auditor>());
         services.AddHostedService(provider => provider.GetRequiredService<RefusalSummary>());
         services.AddHostedService(provider => provider.GetRequiredService<Drain>());
         services.Configure<HostOptions>(host => host.ShutdownTimeout = options.Drain + TimeSpan.FromSeconds(25));

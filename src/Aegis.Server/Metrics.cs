@@ -14,6 +14,7 @@ public sealed class Metrics : IDisposable
     private readonly Histogram<double> _commitTime;
     private readonly Counter<long> _records;
     private readonly Counter<long> _refusals;
+    private readonly Counter<long> _verified;
 
     public Metrics()
     {
@@ -22,6 +23,7 @@ public sealed class Metrics : IDisposable
         _commitTime = _meter.CreateHistogram<double>("aegis.commit.time", "s", "From a batch's begin to its commit.");
         _records = _meter.CreateCounter<long>("aegis.records", "{record}", "Records stored by this server.");
         _refusals = _meter.CreateCounter<long>("aegis.refusals", "{refusal}", "Requests refused, by reason.");
+        _verified = _meter.CreateCounter<long>("aegis.audit.verified", "{record}", "Records that the auditor verified.");
     }
 
     public void Watch(Func<int> queueLength, Func<double> clockSkewSeconds, Func<long> logSize)
@@ -30,6 +32,14 @@ public sealed class Metrics : IDisposable
         _meter.CreateObservableGauge("aegis.clock.skew", clockSkewSeconds, "s", "This server's clock less the store's.");
         _meter.CreateObservableGauge("aegis.log.size", logSize, "{record}", "Records in the log, as last seen.");
     }
+
+    public void WatchAudit(Func<long> tailLag, Func<double> scrubAgeSeconds)
+    {
+        _meter.CreateObservableGauge("aegis.audit.tail.lag", tailLag, "{record}", "Records in the log that the auditor has not seen.");
+        _meter.CreateObservableGauge("aegis.audit.scrub.age", scrubAgeSeconds, "s", "Since the whole history was last verified.");
+    }
+
+    public void Verified(long records) => _verified.Add(records);
 
     public void Taken(TimeSpan wait) => _queueWait.Record(wait.TotalSeconds);
 

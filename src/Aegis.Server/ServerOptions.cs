@@ -43,6 +43,12 @@ public sealed record ServerOptions
     /// <summary>AEGIS_LOG_FORMAT: text for people, or json, one object a line.</summary>
     public string LogFormat { get; init; } = "text";
 
+    /// <summary>AEGIS_SCRUB_PERIOD: within what time the whole history is verified again, such as 7d, 12h, 30m, 45s or 7.00:00:00.</summary>
+    public TimeSpan ScrubPeriod { get; init; } = TimeSpan.FromDays(7);
+
+    /// <summary>AEGIS_SCRUB_BYTES_PER_SECOND: how much of the database's reading that may take.</summary>
+    public long ScrubBytesPerSecond { get; init; } = 8L * 1024 * 1024;
+
     /// <exception cref="ConfigurationException">A value cannot be used.</exception>
     public static ServerOptions From(IConfiguration configuration)
     {
@@ -74,6 +80,9 @@ public sealed record ServerOptions
                 defaults.QueueCommandsMax, 1, 1_000_000),
             QueueBytesMax = Number(configuration, "AEGIS_QUEUE_BYTES_MAX",
                 defaults.QueueBytesMax, Limits.RequestBytesMax, 1L << 40),
+            ScrubPeriod = Period(configuration, "AEGIS_SCRUB_PERIOD", defaults.ScrubPeriod),
+            ScrubBytesPerSecond = Number(configuration, "AEGIS_SCRUB_BYTES_PER_SECOND",
+                defaults.ScrubBytesPerSecond, 64 * 1024, 1L << 40),
         };
     }
 
@@ -138,6 +147,28 @@ public sealed record ServerOptions
             && value >= min && value <= max
             ? value
             : throw new ConfigurationException($"{name} must be a whole number from {min} to {max}, not \"{text}\".");
+    }
+
+    private static TimeSpan Period(IConfiguration configuration, string name, TimeSpan otherwise)
+    {
+        if (NonEmpty(configuration[name])?.Trim() is not { } text)
+            return otherwise;
+        var unit = text[^1] switch
+        {
+            'd' => TimeSpan.FromDays(1),
+            'h' => TimeSpan.FromHours(1),
+            'm' => TimeSpan.FromMinutes(1),
+            's' => TimeSpan.FromSeconds(1),
+            _ => TimeSpan.Zero,
+        };
+        var isCounted = long.TryParse(text[..^1], NumberStyles.None, CultureInfo.InvariantCulture, out var count) && count <= 86_400 * 365;
+        var period = unit > TimeSpan.Zero && isCounted ? count * unit
+            : text.Contains(':', StringComparison.Ordinal) && TimeSpan.TryParse(text, CultureInfo.InvariantCulture, out var exact) ? exact
+            : TimeSpan.Zero;
+        return period >= TimeSpan.FromSeconds(1) && period <= TimeSpan.FromDays(365)
+            ? period
+            : throw new ConfigurationException(
+                $"{name} must be a time from 1 second to 365 days, such as 7d, 12h, 30m, 45s or 7.00:00:00, not \"{text}\".");
     }
 
     private static bool Flag(IConfiguration configuration, string name) => NonEmpty(configuration[name]) switch

@@ -35,6 +35,7 @@ public sealed class StoreMonitor : BackgroundService
     private readonly Findings _findings;
     private readonly LogSigner _signer;
     private readonly SignerMemory _memory;
+    private readonly AuditStatus _audit;
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
     private readonly ILogger<StoreMonitor> _logger;
@@ -55,13 +56,15 @@ public sealed class StoreMonitor : BackgroundService
     private bool _toldSkew;
 
     public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory,
-        ServerOptions options, Findings findings, HealthServiceImpl health, Metrics metrics, TimeProvider time, ILogger<StoreMonitor> logger)
+        ServerOptions options, Findings findings, AuditStatus audit, HealthServiceImpl health, Metrics metrics, TimeProvider time,
+        ILogger<StoreMonitor> logger)
     {
-        (_store, _tail, _signer, _memory, _options, _findings, _health, _time, _logger) =
-            (store, tail, signer, memory, options, findings, health, time, logger);
+        (_store, _tail, _signer, _memory, _options, _findings, _audit, _health, _time, _logger) =
+            (store, tail, signer, memory, options, findings, audit, health, time, logger);
         memory.Changed += Publish;
         ledger.StoreFailed += OnStoreFailed;
         findings.Changed += Publish;
+        audit.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
         Publish();
     }
@@ -255,7 +258,7 @@ public sealed class StoreMonitor : BackgroundService
             foreach (var name in Callable)
                 Set(name, _answers);
             Set(Writes, _answers && _isWritable && _memory.RolledBack is null);
-            Set(Integrity, _answers && _findings.IsClean);
+            Set(Integrity, _answers && _findings.IsClean && _audit.IsCurrent);
         }
 
         void Set(string name, bool serves) => _health.SetStatus(name,

@@ -18,7 +18,7 @@ namespace Aegis.Storage;
 /// Failures are <see cref="StoreException"/>s. All methods but those of one transaction are thread-safe.
 /// </para>
 /// </summary>
-public interface ILedgerStore : IAsyncDisposable
+public partial interface ILedgerStore : IAsyncDisposable
 {
     /// <summary>The most hashes that are read at once.</summary>
     const int HashesMax = 4096;
@@ -69,6 +69,14 @@ public interface ILedgerStore : IAsyncDisposable
     /// tiles below. A tile that was stored is read as it was stored.
     /// </summary>
     Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken);
+
+    /// <summary>A tile with all that is stored of it, or null.</summary>
+    Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// The heads around a log_index: the newest under which it is not, and the oldest under which it is; null where there is none.
+    /// </summary>
+    Task<(StoredHead? Before, StoredHead? After)> FindHeadsAsync(long logIndex, CancellationToken cancellationToken);
 
     /// <summary>A workflow, or null.</summary>
     Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);

@@ -41,6 +41,25 @@ internal sealed class RecordRow
     public StoredRecord ToStoredRecord()
     {
         var decoded = RecordFormat.TryDecode(Encoded);
+        return ToStoredRecord(decoded?.PersonDigest ?? default, decoded?.ContentDigest ?? default,
+            decoded?.SnapshotDigest ?? default, decoded?.PreviousHash ?? default);
+    }
+
+    /// <summary>
+    /// The same for who will compare the fields with the encoded bytes anyway: digests and link are taken from where they
+    /// stand, at the end.
+    /// </summary>
+    public StoredRecord ToStoredRecordUnread()
+    {
+        if (Encoded.Length < 4 * Core.Hash.Size)
+            return ToStoredRecord();
+        return ToStoredRecord(At(4), At(3), At(2), At(1));
+
+        Hash At(int fromEnd) => new(Encoded.AsSpan(Encoded.Length - (fromEnd * Core.Hash.Size), Core.Hash.Size));
+    }
+
+    private StoredRecord ToStoredRecord(Hash person, Hash content, Hash snapshot, Hash previous)
+    {
         var record = new Record
         {
             LogId = LogId,
@@ -56,10 +75,10 @@ internal sealed class RecordRow
             LeaseEpoch = LeaseEpoch,
             OccurredAt = OccurredAt,
             RecordedAt = RecordedAt,
-            PersonDigest = decoded?.PersonDigest ?? default,
-            ContentDigest = decoded?.ContentDigest ?? default,
-            SnapshotDigest = decoded?.SnapshotDigest ?? default,
-            PreviousHash = decoded?.PreviousHash ?? default,
+            PersonDigest = person,
+            ContentDigest = content,
+            SnapshotDigest = snapshot,
+            PreviousHash = previous,
             Person = PersonSalt is null ? null : new Person(Salt(PersonSalt), Actor ?? "", Principal ?? ""),
             Content = ContentSalt is null
                 ? null
@@ -79,6 +98,7 @@ internal sealed class RecordRow
 /// <summary>A row of the table log_head.</summary>
 internal sealed class HeadRow
 {
+    public byte[]? Root { get; init; }
     public string LogId { get; init; } = "";
     public long Size { get; init; }
     public byte[]? Frontier { get; init; }
@@ -87,6 +107,39 @@ internal sealed class HeadRow
 
     public StoredHead ToStoredHead() => new(LogId, Size, SignedNote ?? "",
         Frontier is null ? null : MerkleFrontier.TryRead(Size, Frontier), LastRecordedAt);
+
+    public LogHeadRow ToLogHeadRow() => new(Size, LogId, HashBytes.One(Root),
+        Frontier is null ? null : MerkleFrontier.TryRead(Size, Frontier), SignedNote ?? "", LastRecordedAt);
+}
+
+/// <summary>A row of the table log_tile.</summary>
+internal sealed class TileRow
+{
+    public long Level { get; init; }
+    public long TileIndex { get; init; }
+    public byte[] Root { get; init; } = [];
+    public byte[] Hashes { get; init; } = [];
+    public byte[]? Entries { get; init; }
+
+    public LogTileRow ToLogTileRow() => new((int)Level, TileIndex, HashBytes.One(Root), Hashes, Entries);
+
+    public StoredTile ToStoredTile() => new(
+        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
+}
+
+/// <summary>A key of the table snapshot, and what was asked of it.</summary>
+internal sealed class SnapshotRow
+{
+    public string Namespace { get; init; } = "";
+    public string WorkflowId { get; init; } = "";
+    public byte[] Sha256 { get; init; } = [];
+    public byte[] Actual { get; init; } = [];
+    public long Size { get; init; }
+    public bool IsCarried { get; init; }
+
+    public SnapshotHash ToHash() => new(new(Namespace, WorkflowId), HashBytes.One(Sha256), HashBytes.One(Actual), Size);
+
+    public SnapshotUse ToUse() => new(new(Namespace, WorkflowId), HashBytes.One(Sha256), IsCarried);
 }
 
 /// <summary>Hashes as bytes, one or many after the other.</summary>

@@ -121,6 +121,8 @@ internal sealed class TestServer : IAsyncDisposable
         {
             await AegisHost.PrepareAsync(app);
             await app.StartAsync();
+            if (app.Services.GetRequiredService<StoreMonitor>().IsReady)
+                await app.Services.GetRequiredService<AuditStatus>().FirstAudit.WaitAsync(TimeSpan.FromSeconds(10));
         }
         catch
         {

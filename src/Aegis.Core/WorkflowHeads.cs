@@ -1,0 +1,44 @@
+namespace Aegis.Core;
+
+/// <summary>Compares the stored head of a workflow with the records that it has to stand for.</summary>
+public static class WorkflowHeads
+{
+    /// <param name="key">The workflow.</param>
+    /// <param name="head">Its stored head, or null.</param>
+    /// <param name="last">Its newest record not behind the head's sequence, or null.</param>
+    /// <param name="first">Its record 1, or null where that is not there.</param>
+    /// <param name="checkpointSequence">Its newest record that carries a snapshot, not behind the head's sequence; 0 for none.</param>
+    public static Violation? Check(
+        WorkflowKey key, Workflow? head, StoredRecord? last, StoredRecord? first, long checkpointSequence)
+    {
+        if (head is null)
+        {
+            return last is null
+                ? null
+                : Modified(key, "The stored head of the workflow is gone, and its records are there.") with { ExpectedHash = last.Hash };
+        }
+        if (last is null)
+            return Modified(key, "The workflow has a stored head and no records.") with { ActualHash = head.HeadHash };
+        if (head.Sequence > last.Record.Sequence)
+        {
+            return new Violation(ViolationClass.TailTruncated, key, last.Record.Sequence + 1,
+                $"The stored head of the workflow is at record {head.Sequence}, and its newest record is {last.Record.Sequence}.")
+            { ExpectedHash = head.HeadHash, ActualHash = last.Hash };
+        }
+        var vote = RecordVote.Of(last);
+        var hash = head.HeadHash == vote.Alternative ? head.HeadHash : vote.Hash;
+        var differences = ChainRules.HeadDifferences(head, vote.Record, hash, checkpointSequence,
+            first is null ? null : first with { Record = RecordVote.Of(first).Record });
+        return differences.Count == 0
+            ? null
+            : Modified(key, "The stored head of the workflow is not the one that its records give.") with
+            {
+                Differences = differences,
+                ExpectedHash = hash,
+                ActualHash = head.HeadHash,
+            };
+    }
+
+    private static Violation Modified(WorkflowKey key, string message) =>
+        new(ViolationClass.WorkflowHeadModified, key, 0, message);
+}

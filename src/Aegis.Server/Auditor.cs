@@ -1,0 +1,169 @@
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// Looks after the log behind the service's back: follows what is written, looks at the newest records again and again, and goes
+/// round and round through the whole history. What it finds it tells to <see cref="Findings"/>; how recent it is, to
+/// <see cref="AuditStatus"/>. A store that is away is told by the monitor, and the audit goes on when it is back.
+/// </summary>
+public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, LogSigner signer, SignerMemory memory,
+    LogProofs proofs, Findings findings, AuditStatus status, ServerOptions options, Metrics metrics, TimeProvider time,
+    ILogger<Auditor> logger) : BackgroundService
+{
+    /// <summary>How many of the newest records are looked at in every round.</summary>
+    public const int WindowRecords = 10_000;
+
+    private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1.5);
+    private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(50);
+
+    // All of the window's snapshots where they are small; else some in each round, one after the other.
+    private const long SnapshotBytesPerRound = 16L * 1024 * 1024;
+
+    // Owned by the task that follows the tail.
+    private AuditWindow? _window;
+    private string _logId = "";
+    private long _nextSnapshot;
+    private bool _wasRolledBack;
+
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(
+        RepeatAsync("The newest records", RoundAsync, stoppingToken), RepeatAsync("The history", ScrubAsync, stoppingToken));
+
+    /// <summary>One round: whatever fails in it must not end the auditing.</summary>
+    private async Task RepeatAsync(string what, Func<CancellationToken, Task<TimeSpan>> round, CancellationToken stoppingToken)
+    {
+        // Off the thread that starts the host.
+        await Task.Yield();
+        while (!stoppingToken.IsCancellationRequested)
+        {
+            var pause = Patience;
+            try
+            {
+                if (monitor.IsReady)
+                    pause = await round(stoppingToken);
+            }
+            catch (StoreException)
+            {
+                pause = Interval;
+            }
+            catch (Exception e) when (!stoppingToken.IsCancellationRequested)
+            {
+                logger.LogError(e, "{What} cannot be audited now", what);
+                pause = Interval;
+            }
+            await Task.Delay(pause, time, stoppingToken);
+        }
+    }
+
+    private async Task<TimeSpan> RoundAsync(CancellationToken cancellationToken)
+    {
+        if (memory.RolledBack is { } rolledBack)
+        {
+            // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
+            findings.Report([await RolledBackAsync(rolledBack, cancellationToken)]);
+            (_window, _wasRolledBack) = (null, true);
+            status.Audited(memory.Size);
+            return Interval;
+        }
+        if (await store.ReadHeadAsync(cancellationToken) is not { IsSealed: true } head)
+            return Interval;
+        if (_wasRolledBack || head.LogId != _logId || head.Size < _window?.Size)
+            (_window, _logId, _wasRolledBack) = (null, head.LogId, false);
+        _window ??= new AuditWindow(await TrustedStartAsync(head.Size - WindowRecords, cancellationToken), signer);
+
+        var run = _window.Again(store);
+        var violations = new List<Violation>();
+        var carrying = new List<StoredRecord>();
+        await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
+        {
+            var step = await run.JudgeAsync(page, cancellationToken);
+            violations.AddRange(step.Violations);
+            carrying.AddRange(step.Carrying);
+            _window.Take(run, step);
+            // What was written on while a head was taken back is told by the signer's memory.
+            if (memory.RolledBack is not null)
+                return TimeSpan.Zero;
+        }
+        var broken = violations.Select(v => v.Key).ToHashSet();
+        violations.AddRange(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
+        violations.AddRange(await run.CheckSnapshotsAsync(SomeOf(carrying), cancellationToken));
+        violations.AddRange(await run.CheckStraysAsync(head.Size, all: false, cancellationToken));
+        await ReportAsync(violations, _window.GoodAt, cancellationToken);
+        metrics.Verified(head.Size - _window.From);
+        _window.MoveOn(head.Size, WindowRecords);
+        status.Audited(head.Size);
+        return Interval;
+    }
+
+    /// <summary>Those snapshots of the window whose turn it is.</summary>
+    private IEnumerable<StoredRecord> SomeOf(List<StoredRecord> carrying)
+    {
+        var first = carrying.FindIndex(r => r.LogIndex >= _nextSnapshot);
+        var bytes = 0L;
+        for (var i = 0; i < carrying.Count; i++)
+        {
+            var stored = carrying[(Math.Max(first, 0) + i) % carrying.Count];
+            _nextSnapshot = stored.LogIndex;
+            if ((bytes += Math.Max(0, stored.Record.Snapshot!.Size)) > SnapshotBytesPerRound && i > 0)
+                yield break;
+            yield return stored;
+        }
+        _nextSnapshot = 0;
+    }
+
+    /// <summary>
+    /// The tree at the newest head that is signed and not larger than a size: the signature vouches for it. Without one, the
+    /// empty tree.
+    /// </summary>
+    private Task<MerkleFrontier> TrustedStartAsync(long size, CancellationToken cancellationToken) =>
+        TrustedStartAsync(store, signer, size, cancellationToken);
+
+    internal static async Task<MerkleFrontier> TrustedStartAsync(
+        ILedgerStore store, LogSigner signer, long size, CancellationToken cancellationToken)
+    {
+        while (size > 0)
+        {
+            var heads = await store.ReadHeadsBackAsync(size, 10, cancellationToken);
+            foreach (var row in heads)
+            {
+                if (signer.Verify(row.SignedNote) is { } head && head.Size == row.Size && row.Frontier?.Root == head.Root)
+                    return row.Frontier.Clone();
+            }
+            if (heads.Count == 0)
+                break;
+            size = heads[^1].Size - 1;
+        }
+        return new MerkleFrontier();
+    }
+
+    private async Task<Violation> RolledBackAsync(Refusal rolledBack, CancellationToken cancellationToken)
+    {
+        var stored = await store.ReadHeadAsync(cancellationToken);
+        var isSigned = stored is null || (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size
+            && head.Root == stored.Frontier?.Root);
+        return new Violation(isSigned ? ViolationClass.LogRolledBack : ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
+            rolledBack.Message)
+        {
+            LogIndex = stored?.Size ?? 0,
+            ExpectedHash = memory.Newest?.Head.Root,
+            ActualHash = stored?.Frontier?.Root,
+            LastGoodLogSize = memory.Newest?.Head.Size ?? 0,
+        };
+    }
+
+    /// <summary>
+    /// Tells what was found, unless the log was taken back while it was looked at: then that is what is to be told.
+    /// </summary>
+    private async Task ReportAsync(IReadOnlyCollection<Violation> violations, Func<Violation, long> goodAt,
+        CancellationToken cancellationToken)
+    {
+        if (violations.Count == 0)
+            return;
+        var seen = memory.Size;
+        if (await store.ReadHeadAsync(cancellationToken) is { } head)
+            await memory.FollowAsync(head, seen, cancellationToken);
+        if (memory.RolledBack is null)
+            findings.Report([.. violations.Select(v => v with { LastGoodLogSize = goodAt(v) })]);
+    }
+}

@@ -1,0 +1,153 @@
+using System.Threading.Channels;
+using Aegis.Core;
+using Aegis.Storage;
+using Google.Protobuf.WellKnownTypes;
+using Grpc.Core;
+
+namespace Aegis.Server;
+
+using Pb = Aegis.V1;
+
+// The log as a whole.
+public sealed partial class IntegrityService
+{
+    private const int PagesAhead = 4;
+    private const long ProgressRecords = 50_000;
+    private static readonly TimeSpan ProgressInterval = TimeSpan.FromMilliseconds(400);
+
+    public override async Task VerifyLog(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
+        ServerCallContext context)
+    {
+        var fields = new Fields();
+        var from = fields.Integer("from_log_index", request.FromLogIndex);
+        var to = fields.Integer("to_log_index", request.ToLogIndex);
+        if (to > 0 && from > to)
+            fields.Wrong("from_log_index", "must not be larger than to_log_index");
+        fields.Check();
+
+        // A newest head that nobody signed is a finding, and no reason to look no further.
+        var head = await store.ReadHeadAsync(context.CancellationToken) ?? throw new RefusalException(StatusMapping.StoreUnavailable);
+        to = SizeWithin(to, head.Size, "to_log_index");
+        if (from > to)
+            SizeWithin(from, to, "from_log_index");
+        var verification = new LogVerification(from, to, head.Size);
+        await RunAsync(verification, responseStream, context.CancellationToken);
+        await responseStream.WriteAsync(new Pb.VerifyLogResponse { Summary = verification.Summary() }, context.CancellationToken);
+    }
+
+    /// <summary>One task reads pages and has all cores hash them, while another follows chains and tree and answers.</summary>
+    private async Task RunAsync(LogVerification verification, IServerStreamWriter<Pb.VerifyLogResponse> stream,
+        CancellationToken cancellationToken)
+    {
+        var start = await Auditor.TrustedStartAsync(store, signer, verification.From, cancellationToken);
+        var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
+        {
+            Parallelism = Environment.ProcessorCount,
+        };
+        verification.Run = run;
+        using var ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        var pages = Channel.CreateBounded<LogPage>(PagesAhead);
+        var reading = ReadAheadAsync(run, verification.End, pages.Writer, ending.Token);
+        try
+        {
+            var toldAt = time.GetTimestamp();
+            await foreach (var page in pages.Reader.ReadAllAsync(cancellationToken))
+            {
+                var step = await run.JudgeAsync(page, cancellationToken);
+                await TellAsync(step.Violations);
+                await TellAsync(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
+                var isEnd = run.Size >= verification.To;
+                if (isEnd || run.Size - verification.ToldSize >= ProgressRecords || time.GetElapsedTime(toldAt) >= ProgressInterval)
+                {
+                    // What is told as verified is verified with its heads: a broken stream goes on from there.
+                    await TellAsync(await run.CheckHeadsAsync(isEnd, verification.Broken, cancellationToken));
+                    await stream.WriteAsync(new Pb.VerifyLogResponse { Progress = verification.Progress() }, cancellationToken);
+                    toldAt = time.GetTimestamp();
+                }
+                if (isEnd)
+                    break;
+            }
+            if (verification.To == verification.End)
+                await TellAsync(await run.CheckStraysAsync(verification.End, all: true, cancellationToken));
+        }
+        finally
+        {
+            await ending.CancelAsync();
+            await reading.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
+        async Task TellAsync(IReadOnlyList<Violation> violations)
+        {
+            var told = verification.Take(violations);
+            findings.Report(told);
+            var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
+            foreach (var violation in told)
+            {
+                await stream.WriteAsync(
+                    new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() }, cancellationToken);
+            }
+        }
+    }
+
+    private static async Task ReadAheadAsync(LogRun run, long end, ChannelWriter<LogPage> pages, CancellationToken cancellationToken)
+    {
+        Exception? failure = null;
+        try
+        {
+            await foreach (var page in run.PagesAsync(end, cancellationToken))
+                await pages.WriteAsync(page, cancellationToken);
+        }
+        catch (Exception e)
+        {
+            failure = e;
+        }
+        finally
+        {
+            pages.Complete(failure);
+        }
+    }
+
+    /// <summary>What one call has found so far.</summary>
+    private sealed class LogVerification(long from, long to, long end)
+    {
+        private long _violations;
+
+        public long From => from;
+        public long To => to;
+
+        /// <summary>The size of the log when the call began.</summary>
+        public long End => end;
+        public long ToldSize { get; private set; }
+        public LogRun? Run { get; set; }
+        public HashSet<WorkflowKey> Broken { get; } = [];
+
+        /// <summary>Those of the range; what had to be read around it is not asked for.</summary>
+        public IReadOnlyList<Violation> Take(IReadOnlyList<Violation> violations)
+        {
+            if (violations.Count == 0)
+                return violations;
+            List<Violation> taken = [.. violations.Where(v => v.LogIndex is not { } index || (index >= from && index < to)
+                || (v.Key == WorkflowKey.None && index == to) || (to == end && index >= end) || (from == 0 && index < 0))];
+            _violations += taken.Count;
+            Broken.UnionWith(taken.Select(v => v.Key));
+            return taken;
+        }
+
+        public Pb.VerifyLogProgress Progress()
+        {
+            ToldSize = Run!.Size;
+            return new Pb.VerifyLogProgress { Verified = (ulong)Verified, Total = (ulong)(to - from) };
+        }
+
+        public Pb.VerifyLogSummary Summary() => new()
+        {
+            Intact = _violations == 0,
+            RecordsVerified = (ulong)Verified,
+            SnapshotsVerified = (ulong)Run!.SnapshotsVerified,
+            Violations = (ulong)_violations,
+            LogHead = Run.Head?.SignedNote ?? "",
+        };
+
+        private long Verified => Math.Clamp(Run!.Size - from, 0, to - from);
+    }
+}

@@ -1,0 +1,307 @@
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+// What the pages alone do not tell: erasures, snapshots, and the heads of workflows.
+public sealed partial class LogRun
+{
+    private const int ChainPageSize = 500;
+    private const int KeysAtOnce = 1000;
+    private const int AheadMax = 200_000;
+    private const long SnapshotBytesAtOnce = 8L * 1024 * 1024;
+
+    /// <summary>
+    /// The violations of a page, and the values that are gone from it without a record of their erasure.
+    /// </summary>
+    private async Task<List<Violation>> ConcernsAsync(LogPage page, LogFindings findings, CancellationToken cancellationToken)
+    {
+        var concerns = findings.Violations.ToList();
+        foreach (var chain in findings.Gone.GroupBy(g => g.Record.Record.Key))
+        {
+            var erasures = await ErasuresAsync(chain.Key, cancellationToken);
+            foreach (var (stored, part) in chain)
+            {
+                // What an ERASURE says can never be erased itself.
+                var mayBeErased = stored.Record.Kind != RecordKind.Erasure || part != "content";
+                if (mayBeErased && erasures.Exists(e => e.Covers(stored.Record.Sequence, part)))
+                    continue;
+                concerns.Add(new Violation(ViolationClass.ErasedWithoutRecord, chain.Key, stored.Record.Sequence,
+                    $"The values of the part \"{part}\" are gone and no ERASURE record covers them.")
+                {
+                    LogIndex = stored.LogIndex,
+                    Differences = [new Difference(part, null, null)],
+                });
+            }
+        }
+        return concerns;
+    }
+
+    /// <summary>
+    /// An import enters in slices: until its last, values may be gone whose erasure is still to come, and a chain that comes home
+    /// to this log was recorded before.
+    /// </summary>
+    private async Task<List<Violation>> WithoutImportsAsync(List<Violation> violations, CancellationToken cancellationToken)
+    {
+        var kept = new List<Violation>();
+        foreach (var violation in violations)
+        {
+            var excused = violation.Class switch
+            {
+                ViolationClass.ErasedWithoutRecord => await IsImportingAsync(violation.Key, cancellationToken),
+                ViolationClass.ClockRegression => await IsImportingAsync(violation.Key, cancellationToken)
+                    || await WasImportedAsync(violation.Key, cancellationToken),
+                _ => false,
+            };
+            if (!excused)
+                kept.Add(violation);
+        }
+        return kept;
+    }
+
+    private async Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
+        await store.ReadWorkflowsAsync([key], cancellationToken) is [{ Importing: true }];
+
+    /// <summary>Whether the log's own history says that a chain was imported.</summary>
+    private async Task<bool> WasImportedAsync(WorkflowKey key, CancellationToken cancellationToken)
+    {
+        for (var next = long.MaxValue; next > 0;)
+        {
+            var page = await store.ReadChainAsync(WorkflowKey.Log, next, descending: true, ChainPageSize, cancellationToken);
+            if (page.Any(r => r.Record.ToState == "IMPORTED" && r.IsConsistent() && r.Record.Content?.Metadata is { } metadata
+                && metadata["namespace"] == key.Namespace && metadata["workflow_id"] == key.WorkflowId))
+            {
+                return true;
+            }
+            next = page.Count < ChainPageSize ? 0 : page[^1].Record.Sequence - 1;
+        }
+        return false;
+    }
+
+    private async Task<List<Erasure>> ErasuresAsync(WorkflowKey key, CancellationToken cancellationToken)
+    {
+        var erasures = new List<Erasure>();
+        for (var next = 1L; ;)
+        {
+            var page = await store.ReadChainAsync(key, next, descending: false, ChainPageSize, cancellationToken);
+            erasures.AddRange(page.Where(r => r.Record.Kind == RecordKind.Erasure && r.IsConsistent())
+                .Select(r => Erasure.Of(r.Record)).OfType<Erasure>());
+            if (page.Count < ChainPageSize)
+                return erasures;
+            next = page[^1].Record.Sequence + 1;
+        }
+    }
+
+    /// <summary>Compares the bytes of snapshots with the records that carry them.</summary>
+    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(IEnumerable<StoredRecord> carrying, CancellationToken cancellationToken)
+    {
+        var violations = new List<Violation>();
+        var (waiting, bytes) = (new List<StoredRecord>(), 0L);
+        foreach (var stored in carrying)
+        {
+            waiting.Add(stored);
+            bytes += stored.Record.Snapshot!.Size;
+            if (bytes < SnapshotBytesAtOnce && waiting.Count < KeysAtOnce)
+                continue;
+            violations.AddRange(await CheckSnapshotsAtOnceAsync(waiting, cancellationToken));
+            (waiting, bytes) = ([], 0);
+        }
+        violations.AddRange(await CheckSnapshotsAtOnceAsync(waiting, cancellationToken));
+        return violations;
+    }
+
+    private async Task<IReadOnlyList<Violation>> CheckSnapshotsAtOnceAsync(
+        List<StoredRecord> carrying, CancellationToken cancellationToken)
+    {
+        if (carrying.Count == 0)
+            return [];
+        var found = await HashAsync(carrying, cancellationToken);
+        SnapshotsVerified += found.Count;
+        var suspicious = carrying.Where(r => ProblemOf(r, found) is not null).ToList();
+        if (suspicious.Count == 0)
+            return [];
+        // Erased meanwhile, perhaps: the records are read again, and then the bytes.
+        var current = (await store.ReadRecordsAsync(
+            [.. suspicious.Select(r => (r.Record.Key, r.Record.Sequence))], cancellationToken))
+            .ToDictionary(r => (r.Record.Key, r.Record.Sequence));
+        suspicious = [.. suspicious.Where(r => current.GetValueOrDefault((r.Record.Key, r.Record.Sequence))?.Record.Snapshot is not null)];
+        found = await HashAsync(suspicious, cancellationToken);
+        var violations = new List<Violation>();
+        foreach (var stored in suspicious)
+        {
+            if (ProblemOf(stored, found) is not { } problem)
+                continue;
+            if (problem.Class == ViolationClass.SnapshotMissing
+                && ((await ErasuresAsync(stored.Record.Key, cancellationToken)).Exists(e => e.CoversBytes(stored.Record.Sequence))
+                    || await IsImportingAsync(stored.Record.Key, cancellationToken)))
+            {
+                continue;
+            }
+            violations.Add(problem);
+        }
+        return violations;
+    }
+
+    private async Task<Dictionary<(WorkflowKey, Hash), SnapshotHash>> HashAsync(
+        IReadOnlyCollection<StoredRecord> carrying, CancellationToken cancellationToken)
+    {
+        var hashes = await store.HashSnapshotsAsync(
+            [.. carrying.Select(r => (r.Record.Key, r.Record.Snapshot!.Sha256)).Distinct()], cancellationToken);
+        BytesRead += hashes.Sum(h => h.Size);
+        return hashes.ToDictionary(h => (h.Key, h.Sha256));
+    }
+
+    private static Violation? ProblemOf(StoredRecord stored, Dictionary<(WorkflowKey, Hash), SnapshotHash> found)
+    {
+        var part = stored.Record.Snapshot!;
+        if (!found.TryGetValue((stored.Record.Key, part.Sha256), out var actual))
+        {
+            return new Violation(ViolationClass.SnapshotMissing, stored.Record.Key, stored.Record.Sequence,
+                "The bytes of the snapshot are gone and no ERASURE record covers them.")
+            { LogIndex = stored.LogIndex, ExpectedHash = part.Sha256 };
+        }
+        return actual.Actual == part.Sha256 && actual.Size == part.Size
+            ? null
+            : new Violation(ViolationClass.SnapshotModified, stored.Record.Key, stored.Record.Sequence,
+                "The bytes of the snapshot are not those that were recorded.")
+            { LogIndex = stored.LogIndex, ExpectedHash = part.Sha256, ActualHash = actual.Actual };
+    }
+
+    /// <summary>
+    /// Compares the heads of the workflows whose records went by. Of those that are further than the run, the records to come
+    /// tell; at its end those that never came.
+    /// </summary>
+    /// <param name="isEnd">Whether no more records come.</param>
+    /// <param name="broken">Workflows of which worse is known: their heads need not be told too.</param>
+    /// <param name="cancellationToken">Ends it.</param>
+    public async Task<IReadOnlyList<Violation>> CheckHeadsAsync(bool isEnd, IReadOnlySet<WorkflowKey> broken,
+        CancellationToken cancellationToken)
+    {
+        var violations = new List<Violation>();
+        foreach (var keys in _touched.Keys.Concat(isEnd ? _ahead.Where(k => !_touched.ContainsKey(k)) : [])
+            .Where(k => !broken.Contains(k)).Chunk(KeysAtOnce))
+        {
+            var rows = (await store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
+            var unsure = new List<WorkflowKey>();
+            foreach (var key in keys)
+            {
+                var (row, seen) = (rows.GetValueOrDefault(key), _touched.GetValueOrDefault(key));
+                if (row is not null && row.Sequence > seen && !isEnd)
+                {
+                    if (_ahead.Count < AheadMax)
+                        _ahead.Add(key);
+                }
+                else if (row is null || row.Sequence != seen || GoodHeads.GetValueOrDefault(key) != row)
+                {
+                    unsure.Add(key);
+                }
+            }
+            violations.AddRange(await CheckHeadsOfAsync(unsure, cancellationToken));
+            _ahead.ExceptWith(unsure);
+        }
+        _touched.Clear();
+        return violations;
+    }
+
+    /// <summary>Compares the heads of workflows with their records, whatever went by.</summary>
+    public async Task<IReadOnlyList<Violation>> CheckHeadsOfAsync(
+        IReadOnlyCollection<WorkflowKey> keys, CancellationToken cancellationToken)
+    {
+        if (keys.Count == 0)
+            return [];
+        var violations = await HeadViolationsAsync(keys, cancellationToken);
+        if (violations.Count == 0)
+            return [];
+        var again = await HeadViolationsAsync([.. violations.Select(v => v.Key)], cancellationToken);
+        return [.. again.Where(v => violations.Exists(w => IsSame(v, w)))];
+    }
+
+    /// <summary>
+    /// Reads the newest records, then the heads, which are as new or newer, then the records of those that are newer.
+    /// </summary>
+    private async Task<List<Violation>> HeadViolationsAsync(IReadOnlyCollection<WorkflowKey> keys, CancellationToken cancellationToken)
+    {
+        var newest = await ByKeyAsync(keys.Select(k => (k, long.MaxValue)), store.ReadRecordsAsync, cancellationToken);
+        var heads = (await store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
+        var moved = heads.Values.Where(h => newest.TryGetValue(h.Key, out var last) && last.Record.Sequence < h.Sequence);
+        foreach (var (key, record) in await ByKeyAsync(moved.Select(h => (h.Key, h.Sequence)), store.ReadRecordsAsync, cancellationToken))
+            newest[key] = record;
+        var first = await ByKeyAsync(keys.Select(k => (k, 1L)), store.ReadRecordsAsync, cancellationToken);
+        var checkpoints = await ByKeyAsync(heads.Values.Select(h => (h.Key, h.Sequence)), store.ReadCheckpointsAsync, cancellationToken);
+        var violations = new List<Violation>();
+        foreach (var key in keys)
+        {
+            var head = heads.GetValueOrDefault(key);
+            var violation = WorkflowHeads.Check(key, head, newest.GetValueOrDefault(key), first.GetValueOrDefault(key),
+                checkpoints.GetValueOrDefault(key)?.Record.Sequence ?? 0);
+            if (violation is null && head?.ForkedFrom is { } fork)
+                violation = await CheckForkAsync(key, fork, cancellationToken);
+            if (violation is not null)
+                violations.Add(violation);
+            else if (head is not null && GoodHeads.Count < AheadMax)
+                GoodHeads[key] = head;
+        }
+        return violations;
+    }
+
+    /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
+    private async Task<Violation?> CheckForkAsync(WorkflowKey key, ForkPoint fork, CancellationToken cancellationToken)
+    {
+        var place = (new WorkflowKey(key.Namespace, fork.WorkflowId), fork.Sequence);
+        if (await store.ReadRecordsAsync([place], cancellationToken) is not [var source] || source.Record.Sequence != fork.Sequence
+            || RecordVote.Of(source) is not { IsSound: true } vote || vote.Hash == fork.Hash)
+        {
+            return null;
+        }
+        return new Violation(ViolationClass.WorkflowHeadModified, key, 0,
+            $"It says to be forked from record {fork.Sequence} of \"{fork.WorkflowId}\", which has another hash.")
+        {
+            ExpectedHash = fork.Hash,
+            ActualHash = vote.Hash,
+            Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
+        };
+    }
+
+    private static async Task<Dictionary<WorkflowKey, StoredRecord>> ByKeyAsync(
+        IEnumerable<(WorkflowKey, long)> places,
+        Func<IReadOnlyCollection<(WorkflowKey, long)>, CancellationToken, Task<IReadOnlyList<StoredRecord>>> read,
+        CancellationToken cancellationToken)
+    {
+        List<(WorkflowKey, long)> wanted = [.. places];
+        return wanted.Count == 0 ? [] : (await read(wanted, cancellationToken)).ToDictionary(r => r.Record.Key);
+    }
+
+    /// <summary>
+    /// Rows that have no place in the log: records before its beginning or behind a head that was read after them, and, where all
+    /// is looked at, tiles beyond the tree and leases of no workflow.
+    /// </summary>
+    public async Task<IReadOnlyList<Violation>> CheckStraysAsync(long size, bool all, CancellationToken cancellationToken)
+    {
+        const int limit = 100;
+        List<StoredRecord> records =
+        [
+            .. await store.ReadLogAsync(long.MinValue, 0, limit, cancellationToken),
+            .. await store.ReadLogAsync(size, long.MaxValue, limit, cancellationToken),
+        ];
+        var strays = all ? await store.FindStraysAsync(size, limit, cancellationToken) : new LogStrays([], []);
+        if (records.Count + strays.Tiles.Count + strays.Leases.Count == 0)
+            return [];
+        // What was written while this read lies below a head that is read now.
+        var now = (await store.ReadHeadAsync(cancellationToken))?.Size ?? 0;
+        var violations = records.Where(r => r.LogIndex < 0 || r.LogIndex >= now).Select(r =>
+            new Violation(ViolationClass.RecordInserted, r.Record.Key, r.Record.Sequence,
+                $"The log has {now} records, and no place {r.LogIndex} for it.")
+            { LogIndex = r.LogIndex, ActualHash = r.Hash }).ToList();
+        foreach (var (level, index) in strays.Tiles.Where(t => t.Level is < 0 or > 6 || t.Index < 0
+            || now >> (Tile.Levels * (t.Level + 1)) <= t.Index))
+        {
+            violations.Add(new Violation(ViolationClass.TileModified, WorkflowKey.None, 0,
+                $"The log has {now} records, and no tile {index} of level {level}.")
+            { LogIndex = now, Differences = [new Difference($"tile/{level}/{index}", null, null)] });
+        }
+        var heads = strays.Leases.Count == 0 ? [] : await store.ReadWorkflowsAsync(strays.Leases, cancellationToken);
+        violations.AddRange(strays.Leases.Except(heads.Select(h => h.Key)).Select(key => new Violation(
+            ViolationClass.WorkflowHeadModified, key, 0, "There is a lease of a workflow that is not there.")));
+        return violations;
+    }
+}

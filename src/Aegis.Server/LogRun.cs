@@ -1,0 +1,192 @@
+using System.Runtime.CompilerServices;
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// Reads the log page by page and has it verified, up to the size of a head that was read before it began. Whatever is found is
+/// read once more before it is told: several servers write while this reads, and none of that may ever look like a violation.
+/// Used by one task.
+/// </summary>
+public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
+{
+    private const int RecordsPerPage = 2048;
+
+    // Where heads are missing, the distance over which the next one is looked for.
+    private const int RecordsPerPageMax = 16_384;
+
+    private readonly HashSet<WorkflowKey> _toldGone = [];
+
+    // The newest record that went by of each workflow whose head was not looked at since, and those whose heads were further.
+    private readonly Dictionary<WorkflowKey, long> _touched = [];
+    private readonly HashSet<WorkflowKey> _ahead = [];
+
+    /// <summary>Records below this place are followed from those before them in this run alone: they were checked before.</summary>
+    public long LinksFrom { get; init; }
+
+    /// <summary>Heads of workflows that were found to be as they should; those that are still the same need no further look.</summary>
+    public Dictionary<WorkflowKey, Workflow> GoodHeads { get; init; } = [];
+
+    /// <summary>How many cores hash.</summary>
+    public int Parallelism { get; init; } = 1;
+
+    /// <summary>How many bytes of records, tiles and snapshots were read, roughly.</summary>
+    public long BytesRead { get; private set; }
+
+    public long SnapshotsVerified { get; private set; }
+
+    /// <summary>The newest head that the records led to.</summary>
+    public LogHeadRow? Head => verifier.Head;
+
+    /// <summary>How far it has come.</summary>
+    public long Size => verifier.Size;
+
+    /// <summary>The tree so far.</summary>
+    public MerkleFrontier Frontier => verifier.Frontier;
+
+    /// <summary>The pages from where the run stands to an end, in order. They may be read ahead of being judged.</summary>
+    public async IAsyncEnumerable<LogPage> PagesAsync(long end, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        for (var from = Size; from < end;)
+        {
+            var page = await ReadAsync(from, await EndOfPageAsync(from, end, cancellationToken), cancellationToken);
+            from = page.To;
+            yield return page;
+        }
+    }
+
+    /// <summary>Judges the page that comes next. Gives what is wrong in it.</summary>
+    public async Task<LogStep> JudgeAsync(LogPage page, CancellationToken cancellationToken)
+    {
+        var from = Size;
+        page = await WithBeforeAsync(page, cancellationToken);
+        var findings = verifier.Verify(page);
+        var concerns = await ConcernsAsync(page, findings, cancellationToken);
+        if (concerns.Count > 0)
+        {
+            page = await WithBeforeAsync(await ReadAsync(from, page.To, cancellationToken), cancellationToken);
+            findings = verifier.Verify(page);
+            var again = await ConcernsAsync(page, findings, cancellationToken);
+            concerns = [.. again.Where(v => concerns.Exists(c => IsSame(c, v)))];
+        }
+        verifier.Advance(findings);
+        foreach (var vote in page.Records)
+            _touched[vote.Record.Key] = Math.Max(vote.Record.Sequence, _touched.GetValueOrDefault(vote.Record.Key));
+        concerns = await WithoutImportsAsync(concerns, cancellationToken);
+        return new LogStep(page, findings, await NamedAsync(concerns, cancellationToken));
+    }
+
+    private async Task<long> EndOfPageAsync(long from, long end, CancellationToken cancellationToken)
+    {
+        var near = await store.ReadHeadsBackAsync(Math.Min(end, from + RecordsPerPage), 1, cancellationToken);
+        if (near is [var last] && last.Size > from)
+            return last.Size;
+        var next = await store.ReadHeadsAsync(from, end, 1, cancellationToken);
+        return next is [var far] && far.Size - from <= RecordsPerPageMax ? far.Size : Math.Min(end, from + RecordsPerPage);
+    }
+
+    private async Task<LogPage> ReadAsync(long from, long to, CancellationToken cancellationToken)
+    {
+        var count = (int)(to - from);
+        var reading = store.ReadLogAsync(from, to, 2 * count, cancellationToken);
+        var heads = await store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
+        var tiles = await TilesAsync(from, to, cancellationToken);
+        var records = await reading;
+        BytesRead += records.Sum(r => (long)r.SizeEstimate()) + tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
+        return new LogPage { To = to, Records = Votes(records), Heads = heads, Tiles = tiles };
+    }
+
+    private RecordVote[] Votes(IReadOnlyList<StoredRecord> records)
+    {
+        var votes = new RecordVote[records.Count];
+        if (Parallelism == 1)
+        {
+            for (var i = 0; i < votes.Length; i++)
+                votes[i] = RecordVote.Of(records[i]);
+            return votes;
+        }
+        Parallel.For(0, votes.Length, new ParallelOptions { MaxDegreeOfParallelism = Parallelism },
+            i => votes[i] = RecordVote.Of(records[i]));
+        return votes;
+    }
+
+    /// <summary>The tiles of level 0 that the page touches, and those above that it completes.</summary>
+    private async Task<List<LogTileRow>> TilesAsync(long from, long to, CancellationToken cancellationToken)
+    {
+        var tiles = new List<LogTileRow>();
+        for (var level = 0; to >> (Tile.Levels * (level + 1)) > 0; level++)
+        {
+            var shift = Tile.Levels * (level + 1);
+            var last = level == 0 ? ((to - 1) >> shift) + 1 : to >> shift;
+            if (from >> shift < last)
+                tiles.AddRange(await store.ReadTilesAsync(level, from >> shift, last, cancellationToken));
+        }
+        return tiles;
+    }
+
+    private async Task<LogPage> WithBeforeAsync(LogPage page, CancellationToken cancellationToken)
+    {
+        var wanted = verifier.Wanted(page.Records.Where(r => r.Stored.LogIndex >= LinksFrom));
+        if (wanted.Count == 0)
+            return page;
+        var before = new Dictionary<WorkflowKey, ChainPoint>();
+        foreach (var stored in await store.ReadRecordsAsync(wanted, cancellationToken))
+        {
+            var vote = RecordVote.Of(stored);
+            before[vote.Record.Key] = ChainPoint.Of(vote.Record, vote.Hash);
+        }
+        // One that is gone says nothing of its successor, and is told in its own place.
+        foreach (var (key, sequence) in wanted.Where(w => before.TryGetValue(w.Key, out var point) && point.Sequence != w.Sequence))
+            before.Remove(key);
+        return page with { Before = before };
+    }
+
+    private static bool IsSame(Violation a, Violation b) =>
+        (a.Class, a.Key, a.Sequence, a.LogIndex) == (b.Class, b.Key, b.Sequence, b.LogIndex);
+
+    /// <summary>
+    /// Says of missing records what they are together: a workflow that is gone, once; a tail that is cut, once; else each.
+    /// </summary>
+    private async Task<List<Violation>> NamedAsync(List<Violation> violations, CancellationToken cancellationToken)
+    {
+        var keys = violations.Where(v => v.Class == ViolationClass.RecordMissing && v.Key != WorkflowKey.None)
+            .Select(v => v.Key).Distinct().ToList();
+        if (keys.Count == 0)
+            return violations;
+        var newest = (await store.ReadRecordsAsync([.. keys.Select(k => (k, long.MaxValue))], cancellationToken))
+            .ToDictionary(r => r.Record.Key, r => r.Record.Sequence);
+        var named = new List<Violation>();
+        foreach (var violation in violations)
+        {
+            if (violation.Class != ViolationClass.RecordMissing || violation.Key == WorkflowKey.None
+                || newest.GetValueOrDefault(violation.Key) > violation.Sequence)
+            {
+                named.Add(violation);
+            }
+            else if (_toldGone.Add(violation.Key))
+            {
+                named.Add(newest.ContainsKey(violation.Key)
+                    ? violation with
+                    {
+                        Class = ViolationClass.TailTruncated,
+                        Message = $"The records from {violation.Sequence} on, the newest, are gone.",
+                    }
+                    : violation with
+                    {
+                        Class = ViolationClass.WorkflowDeleted,
+                        Message = "The workflow is gone with all its records.",
+                    });
+            }
+        }
+        return named;
+    }
+}
+
+/// <summary>One page, what came out of it, and what is wrong in it.</summary>
+public sealed record LogStep(LogPage Page, LogFindings Findings, IReadOnlyList<Violation> Violations)
+{
+    /// <summary>Its records that describe a snapshot, as they are vouched for.</summary>
+    public IEnumerable<StoredRecord> Carrying =>
+        Page.Records.Where(v => v.IsSound && v.Record.Snapshot is not null).Select(v => v.Stored);
+}
