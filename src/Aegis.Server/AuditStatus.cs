@@ -14,6 +14,7 @@ public sealed class AuditStatus
     // Guarded by _lock.
     private long _auditedAt;
     private long _size;
+    private long _rounds;
     private DateTimeOffset? _wholeSince;
 
     public AuditStatus(LogTail tail, ServerOptions options, Metrics metrics, TimeProvider time)
@@ -32,6 +33,16 @@ public sealed class AuditStatus
         {
             lock (_lock)
                 return _size;
+        }
+    }
+
+    /// <summary>How often the newest records were looked at.</summary>
+    public long Rounds
+    {
+        get
+        {
+            lock (_lock)
+                return _rounds;
         }
     }
 
@@ -65,7 +76,7 @@ public sealed class AuditStatus
     public void Audited(long size)
     {
         lock (_lock)
-            (_auditedAt, _size) = (_time.GetTimestamp(), size);
+            (_auditedAt, _size, _rounds) = (_time.GetTimestamp(), size, _rounds + 1);
         if (_firstAudit.TrySetResult())
             Changed?.Invoke();
     }

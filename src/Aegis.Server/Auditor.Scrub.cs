@@ -116,7 +116,7 @@ public sealed partial class Auditor
             _roundSize = head.Size;
         if (_part != ScrubPart.Snapshots)
         {
-            (_part, _afterWorkflow, _afterSnapshot) = (_part + 1, default, null);
+            (_part, _afterWorkflow, _afterSnapshot) = (_part + 1, WorkflowKey.None, null);
             return;
         }
         var now = Now();
@@ -128,7 +128,7 @@ public sealed partial class Auditor
     private void Begin(MerkleFrontier start, ScrubPosition position)
     {
         _scrub = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
-        (_part, _afterWorkflow, _afterSnapshot) = (ScrubPart.Log, new WorkflowKey("", ""), null);
+        (_part, _afterWorkflow, _afterSnapshot) = (ScrubPart.Log, WorkflowKey.None, null);
         _position = position with { Position = start.Size, Size = start.Size, Root = start.Root };
     }
 

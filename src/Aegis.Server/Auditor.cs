@@ -72,28 +72,31 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             (_window, _logId, _wasRolledBack) = (null, head.LogId, false);
         _window ??= new AuditWindow(await TrustedStartAsync(head.Size - WindowRecords, cancellationToken), signer);
 
-        var run = _window.Again(store);
-        var violations = new List<Violation>();
+        var window = _window;
+        var run = window.Again(store);
+        var broken = new HashSet<WorkflowKey>();
         var carrying = new List<StoredRecord>();
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
         {
             var step = await run.JudgeAsync(page, cancellationToken);
-            violations.AddRange(step.Violations);
+            await TellAsync(step.Violations);
             carrying.AddRange(step.Carrying);
-            _window.Take(run, step);
-            // What was written on while a head was taken back is told by the signer's memory.
-            if (memory.RolledBack is not null)
-                return TimeSpan.Zero;
+            window.Take(run, step);
         }
-        var broken = violations.Select(v => v.Key).ToHashSet();
-        violations.AddRange(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
-        violations.AddRange(await run.CheckSnapshotsAsync(SomeOf(carrying), cancellationToken));
-        violations.AddRange(await run.CheckStraysAsync(head.Size, all: false, cancellationToken));
-        await ReportAsync(violations, _window.GoodAt, cancellationToken);
-        metrics.Verified(head.Size - _window.From);
-        _window.MoveOn(head.Size, WindowRecords);
+        await TellAsync(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
+        await TellAsync(await run.CheckSnapshotsAsync(SomeOf(carrying), cancellationToken));
+        await TellAsync(await run.CheckStraysAsync(head.Size, all: false, cancellationToken));
+        metrics.Verified(head.Size - window.From);
+        window.MoveOn(head.Size, WindowRecords);
         status.Audited(head.Size);
         return Interval;
+
+        // At once: what is repaired meanwhile must not be told after it.
+        Task TellAsync(IReadOnlyList<Violation> violations)
+        {
+            broken.UnionWith(violations.Select(v => v.Key));
+            return ReportAsync(violations, window.GoodAt, cancellationToken);
+        }
     }
 
     /// <summary>Those snapshots of the window whose turn it is.</summary>

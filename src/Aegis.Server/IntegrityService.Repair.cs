@@ -1,4 +1,5 @@
 using Aegis.Core;
+using Aegis.Evidence;
 using Aegis.Storage;
 using Grpc.Core;
 

@@ -83,8 +83,8 @@ public sealed partial class IntegrityService
             var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
             foreach (var violation in told)
             {
-                await stream.WriteAsync(
-                    new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() }, cancellationToken);
+                await stream.WriteAsync(new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() },
+                    cancellationToken);
             }
         }
     }
@@ -105,6 +105,36 @@ public sealed partial class IntegrityService
         {
             pages.Complete(failure);
         }
+    }
+
+    /// <summary>
+    /// Compares the hashes of a workflow's records with those that the log's tiles have in their places. Where they differ, the
+    /// log is verified there: it tells which of the two is right, and what was recorded.
+    /// </summary>
+    private async Task<IReadOnlyList<Violation>> CheckPlacesAsync(WorkflowKey key, List<(long LogIndex, Hash Hash)> places,
+        IReadOnlyList<Violation> known, CancellationToken cancellationToken)
+    {
+        var violations = new List<Violation>();
+        var verified = 0L;
+        foreach (var (index, hash) in places.OrderBy(p => p.LogIndex))
+        {
+            if (index < verified || index < 0 || await proofs.HashAsync(new Subtree(0, index), cancellationToken) == hash
+                || await store.ReadHeadAsync(cancellationToken) is not { } head || index >= head.Size)
+            {
+                continue;
+            }
+            proofs.Forget();
+            var start = await Auditor.TrustedStartAsync(store, signer, index, cancellationToken);
+            var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
+            await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
+            {
+                violations.AddRange((await run.JudgeAsync(page, cancellationToken)).Violations);
+                break;
+            }
+            verified = run.Size;
+        }
+        // What else the page had is the auditor's to tell; what the chain told already needs not be told again.
+        return [.. violations.Where(v => v.Key == key && !known.Any(k => k.Class == v.Class && k.Sequence == v.Sequence))];
     }
 
     /// <summary>What one call has found so far.</summary>

@@ -27,7 +27,8 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
 
         var verifier = new ChainVerifier(key);
-        var head = await VerifyAsync(key, verifier, context.CancellationToken);
+        var places = new List<(long LogIndex, Hash Hash)>();
+        var head = await VerifyAsync(key, verifier, places, context.CancellationToken);
         var violations = verifier.Complete(head).ToList();
         if (head is null && verifier.RecordsVerified == 0)
             return await DeletedAsync(key, logSize, context.CancellationToken);
@@ -38,6 +39,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         }
         if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
             violations.Add(forged);
+        violations.AddRange(await CheckPlacesAsync(key, places, violations, context.CancellationToken));
         if (violations.Count > 0)
         {
             // Once it is told it also holds: writes are refused from here on.
@@ -63,7 +65,8 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
     /// Reads the chain and its snapshots, and then the head: it is as new as the records or newer, and if it is newer reading
     /// goes on, so that a workflow that moves meanwhile is no violation.
     /// </summary>
-    private async Task<Workflow?> VerifyAsync(WorkflowKey key, ChainVerifier verifier, CancellationToken cancellationToken)
+    private async Task<Workflow?> VerifyAsync(WorkflowKey key, ChainVerifier verifier, List<(long, Hash)> places,
+        CancellationToken cancellationToken)
     {
         // A snapshot that many records carry is read once.
         var snapshots = new Dictionary<Hash, (Hash Actual, long Size)?>();
@@ -74,6 +77,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             foreach (var record in page)
             {
                 verifier.Add(record);
+                places.Add((record.LogIndex, record.Hash));
                 if (record.Record.Snapshot is { } part)
                     await CheckSnapshotAsync(record, part, verifier, snapshots, cancellationToken);
             }

@@ -122,6 +122,9 @@ internal sealed class TileRow
     public byte[]? Entries { get; init; }
 
     public LogTileRow ToLogTileRow() => new((int)Level, TileIndex, HashBytes.One(Root), Hashes, Entries);
+
+    public StoredTile ToStoredTile() => new(
+        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
 }
 
 /// <summary>A key of the table snapshot, and what was asked of it.</summary>
@@ -137,19 +140,6 @@ internal sealed class SnapshotRow
     public SnapshotHash ToHash() => new(new(Namespace, WorkflowId), HashBytes.One(Sha256), HashBytes.One(Actual), Size);
 
     public SnapshotUse ToUse() => new(new(Namespace, WorkflowId), HashBytes.One(Sha256), IsCarried);
-}
-
-/// <summary>A row of the table log_tile.</summary>
-internal sealed class TileRow
-{
-    public long Level { get; init; }
-    public long TileIndex { get; init; }
-    public byte[] Root { get; init; } = [];
-    public byte[] Hashes { get; init; } = [];
-    public byte[]? Entries { get; init; }
-
-    public StoredTile ToStoredTile() => new(
-        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
 }
 
 /// <summary>Hashes as bytes, one or many after the other.</summary>
