@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 using System.Text.RegularExpressions;
 
 namespace Aegis.Cli;
@@ -25,9 +26,13 @@ public static partial class AegisCommand
         WriteCommands.Checkpoint(),
         ResumeCommand.Create(),
         VerifyCommand.Create(),
+        VerifyLogCommand.Create(),
         ExportCommand.Create(),
         ImportCommand.Create(),
         WatchCommand.Create(),
+        HeadCommand.Create(),
+        KeyCommand.Create(),
+        RecoverCommand.Create(),
         LoadCommand.Create(),
     };
 
@@ -41,7 +46,7 @@ public static partial class AegisCommand
         var parsed = Root.Parse(args, Parser);
         if (parsed.Action is ParseErrorAction)
         {
-            var command = parsed.CommandResult.Command == Root ? "aegis" : $"aegis {parsed.CommandResult.Command.Name}";
+            var command = NameOf(parsed.CommandResult);
             var problems = string.Join(" ", parsed.Errors.Select(e => NetType().Replace(e.Message, "")));
             return Fail(Failure.OfUsage($"{problems} See {command} --help."));
         }
@@ -65,6 +70,10 @@ public static partial class AegisCommand
             return failure.ExitCode;
         }
     }
+
+    private static string NameOf(CommandResult result) => result.Command == Root
+        ? "aegis"
+        : $"{(result.Parent is CommandResult parent ? NameOf(parent) : "aegis")} {result.Command.Name}";
 
     /// <summary>What the parser says of a value, and no operator understands.</summary>
     [GeneratedRegex(@" as expected type '[^']*'")]

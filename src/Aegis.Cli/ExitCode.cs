@@ -5,7 +5,9 @@ public static class ExitCode
 {
     public const int Success = 0;
 
-    /// <summary>The service refused or failed the request, or something else went wrong.</summary>
+    /// <summary>
+    /// The service refused or failed the request, an export was altered, a head is not continued, or something else went wrong.
+    /// </summary>
     public const int Failed = 1;
 
     /// <summary>Wrong usage, or an input file that cannot be read.</summary>
@@ -30,8 +32,8 @@ public static class ExitCode
     public const string Help = """
         Exit codes:
           0    done
-          1    the service refused or failed the request
-          2    wrong usage, or an input file that cannot be read
+          1    the service refused or failed the request; an export was altered; a head is not continued
+          2    wrong usage, or an input file that cannot be read or that no key proves
           3    not found
           4    conflict: the workflow is elsewhere, exists, is closed or leased
           5    verification or health found something, or data is lost

@@ -1,3 +1,4 @@
+using Aegis.Evidence;
 using Google.Rpc;
 using Grpc.Core;
 using StatusCode = Grpc.Core.StatusCode;
@@ -6,7 +7,7 @@ namespace Aegis.Cli;
 
 /// <summary>Why a command failed: the exit code, and what to tell.</summary>
 /// <param name="ExitCode">One of <see cref="Cli.ExitCode"/>.</param>
-/// <param name="Code">The canonical gRPC code, or USAGE, INTERRUPTED, OUTPUT or FAILED for what is not the service's.</param>
+/// <param name="Code">The canonical gRPC code, or USAGE, ALARM, INTERRUPTED, OUTPUT or FAILED for what is not the service's.</param>
 /// <param name="Reason">The service's reason; empty when it gave none.</param>
 /// <param name="Message">For people.</param>
 /// <param name="Metadata">What the service told with its reason.</param>
@@ -27,6 +28,7 @@ internal sealed record Failure(
         WriteException write => OfWrite(write, server),
         RpcException rpc => OfService(rpc, server),
         UsageException => OfUsage(e.Message),
+        HeadAlarmException alarm => OfAlarm(alarm),
         OperationCanceledException => new(Cli.ExitCode.Interrupted, "INTERRUPTED", "", "Interrupted.", NoMetadata),
         OutputException { IsClosed: true } => new(Cli.ExitCode.OutputClosed, "OUTPUT", "", e.Message, NoMetadata),
         OutputException => new(Cli.ExitCode.Failed, "OUTPUT", "", e.Message, NoMetadata),
@@ -45,6 +47,10 @@ internal sealed record Failure(
                 + $"hash {Metadata.GetValueOrDefault("current_hash")}."
             : text;
     }
+
+    private static Failure OfAlarm(HeadAlarmException e) => new(Cli.ExitCode.Failed, "ALARM", e.Reason,
+        $"{e.Message} Kept: {(e.KeptNote is { } kept ? HeadText.Of(kept) : "none")}. Now: {HeadText.Of(e.NewNote)}.",
+        new Dictionary<string, string> { ["kept_head"] = e.KeptNote ?? "", ["new_head"] = e.NewNote });
 
     private static Failure OfWrite(WriteException e, string server)
     {

@@ -22,10 +22,16 @@ internal static class ImportCommand
         {
             Description = "Take an export whose origin no signature proves. Its chains are verified all the same.",
         };
+        var trusted = TrustedKeys.Option("--trust", "Take what this key's log proves: its head must be signed by it, and every record proven.");
         return Session.Define("import", "Take an export; every hash stays. Exit code 4 when a workflow is refused.", async session =>
         {
+            var options = new Pb.ImportOptions
+            {
+                TakeOver = session.Get(takeOver),
+                AllowUnproven = session.Get(unproven),
+                TrustedKeys = { TrustedKeys.Of(session.Get(trusted)).Select(k => k.ToString()) },
+            };
             await using var stream = Inputs.Open(session.Get(file));
-            var options = new Pb.ImportOptions { TakeOver = session.Get(takeOver), AllowUnproven = session.Get(unproven) };
             var answers = new List<Pb.ImportWorkflowsResponse>();
             try
             {
@@ -38,7 +44,7 @@ internal static class ImportCommand
                 Tell(session.Output, answers);
             }
             return answers.Any(a => a.Outcome == Pb.ImportOutcome.Refused) ? ExitCode.Conflict : ExitCode.Success;
-        }, file, takeOver, unproven);
+        }, file, takeOver, unproven, trusted);
     }
 
     private static void Tell(Output output, List<Pb.ImportWorkflowsResponse> answers)

@@ -12,10 +12,37 @@ internal static class VerifyCommand
 
     public static Command Create()
     {
-        var id = Inputs.OptionalId("The workflow to verify; without one, all of the namespace.");
-        return Session.Define("verify", "Check that nobody rewrote the history. Exit code 5 when somebody did. With --json the answer "
-            + "for one workflow; for all, that of each broken one and a summary.",
-            session => session.Get(id) is { } one ? OneAsync(session, one) : AllAsync(session), id);
+        var target = new Argument<string?>("ID|FILE")
+        {
+            Description = "The workflow to verify; without one, all of the namespace. An existing file, or anything with --key, is an "
+                + "export that is verified without a server.",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        var file = Inputs.Text("--file", "FILE", "An export to verify without a server, or - for standard input.");
+        var workflow = Inputs.Text("--workflow", "ID", "A workflow, also where a file has its name.");
+        var keys = TrustedKeys.Option("--key", "The key that has to have signed the export's head.");
+        var unproven = new Option<bool>("--unproven")
+        {
+            Description = "Be content with an export that agrees with itself, though no key proves where it comes from.",
+        };
+        return Session.Define("verify", "Check that nobody rewrote the history: of workflows by asking the server (exit code 5 when somebody "
+            + "did), of an export offline (exit code 1). With --json the answer for one workflow or export; for all, that of each broken "
+            + "one and a summary.",
+            session =>
+            {
+                var (named, path, id) = (session.Get(target), session.Get(file), session.Get(workflow));
+                if (new[] { named, path, id }.Count(t => t is not null) > 1)
+                    throw new UsageException("Give a workflow or a file, not both.");
+                var trusted = TrustedKeys.Of(session.Get(keys));
+                var isOffline = trusted.Count > 0 || session.Get(unproven);
+                if (named is not null && (isOffline || File.Exists(named)))
+                    path = named;
+                if (path is not null)
+                    return Task.FromResult(VerifyFile.Run(session, path, trusted, session.Get(unproven)));
+                if (isOffline)
+                    throw new UsageException("--key and --unproven need an export to verify.");
+                return (named ?? id) is { } one ? OneAsync(session, one) : AllAsync(session);
+            }, target, file, workflow, keys, unproven);
     }
 
     private static async Task<int> OneAsync(Session session, string id)
@@ -70,15 +97,17 @@ internal static class VerifyCommand
         session.Output.Line($"{id} is broken: {response.Violations.Count} "
             + (response.Violations.Count == 1 ? "violation" : "violations"));
         foreach (var violation in response.Violations)
-        {
-            var place = violation.Sequence == 0 ? "the workflow" : $"record {violation.Sequence}";
-            session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
-            foreach (var difference in violation.Differences)
-            {
-                session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
-                    + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
-            }
-        }
+            Tell(session, violation, violation.Sequence == 0 ? "the workflow" : $"record {violation.Sequence}");
         return ExitCode.Violation;
+    }
+
+    public static void Tell(Session session, Pb.Violation violation, string place)
+    {
+        session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
+        foreach (var difference in violation.Differences)
+        {
+            session.Output.Line($"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
+                + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}");
+        }
     }
 }

@@ -14,9 +14,36 @@ public sealed partial class LedgerBatch
         if (command.Violations is { } change && Apply(change) is { } refusal)
             return new Refused(refusal);
         if (command.Repair is { } repair)
-            _repairs.Add(repair);
+            return Decide(command, repair);
         LogId = command.NewLogId ?? LogId;
         return new LogActed(AppendToLogHistory(command.Act, command.Parts));
+    }
+
+    /// <summary>
+    /// A repair was worked out before the lock was held. Nothing has moved since: its workflow is closed to writes, as must be
+    /// seen here. The log's own history never is, and where its head is repaired the act itself goes on from the right one.
+    /// </summary>
+    private Outcome Decide(LogActCommand command, Repair repair)
+    {
+        if (repair.Key != WorkflowKey.Log)
+        {
+            if (CheckQuarantine(repair.Key) is null)
+            {
+                return new Refused(Refusal.Invalid("workflow_id",
+                    "has no open violation any more: somebody else repaired or released it"));
+            }
+            _repairs.Add(repair);
+            return new LogActed(AppendToLogHistory(command.Act, command.Parts));
+        }
+        if (repair.Head is null)
+        {
+            _repairs.Add(repair);
+            return new LogActed(AppendToLogHistory(command.Act, command.Parts));
+        }
+        _workflows[WorkflowKey.Log] = repair.Head;
+        var record = AppendToLogHistory(command.Act, command.Parts);
+        _repairs.Add(repair with { Head = _workflows[WorkflowKey.Log] });
+        return new LogActed(record);
     }
 
     private Refusal? Apply(ViolationChange change)

@@ -6,26 +6,31 @@ namespace Aegis.Core;
 /// </summary>
 public sealed record Repair
 {
-    /// <summary>The place: a workflow, and a sequence of it or 0.</summary>
+    /// <summary>The workflow that the REPAIRED record names.</summary>
     public required WorkflowKey Key { get; init; }
-    public required long Sequence { get; init; }
 
-    /// <summary>The record that belongs there, at its log_index; null to leave what is there.</summary>
-    public StoredRecord? Record { get; init; }
-
-    /// <summary>The log_index of every row that stands there and does not belong.</summary>
+    /// <summary>
+    /// The log_index of every row that is taken away: it does not belong where it stands, or is stored again as it was recorded.
+    /// </summary>
     public IReadOnlyList<long> Removed { get; init; } = [];
 
-    /// <summary>The snapshot that the record carries; null to leave it.</summary>
+    /// <summary>The records that belong there, at their log_index.</summary>
+    public IReadOnlyList<StoredRecord> Records { get; init; } = [];
+
+    /// <summary>The snapshot that a record carries; null to leave it.</summary>
     public Snapshot? Snapshot { get; init; }
 
     /// <summary>The head of the workflow; null to leave it.</summary>
     public Workflow? Head { get; init; }
 
+    /// <summary>Whether the head of the workflow is taken away, since there is no such workflow.</summary>
+    public bool RemovesHead { get; init; }
+
     /// <summary>Tiles of the log.</summary>
     public IReadOnlyList<StoredTile> Tiles { get; init; } = [];
 
-    public int Weight => (Record?.SizeEstimate() ?? 0) + (Snapshot?.Content.Length ?? 0) + Tiles.Sum(t => t.Entries.Length + 16384);
+    public int Weight => Records.Sum(r => r.SizeEstimate()) + (Snapshot?.Content.Length ?? 0)
+        + Tiles.Sum(t => t.Entries.Length + (Tile.Width * Hash.Size));
 }
 
 /// <summary>A tile with all that is stored of it.</summary>
@@ -34,4 +39,34 @@ public sealed record Repair
 /// <param name="Entries">
 /// Of level 0 the encoded records, each with its length (4 bytes, big-endian) before it; empty above.
 /// </param>
-public sealed record StoredTile(Tile Tile, IReadOnlyList<Hash> Hashes, ReadOnlyMemory<byte> Entries);
+public sealed record StoredTile(Tile Tile, IReadOnlyList<Hash> Hashes, ReadOnlyMemory<byte> Entries)
+{
+    /// <summary>The encoded records; as many as can be read.</summary>
+    public IReadOnlyList<ReadOnlyMemory<byte>> Records()
+    {
+        var records = new List<ReadOnlyMemory<byte>>();
+        for (var rest = Entries; rest.Length >= 4;)
+        {
+            var length = System.Buffers.Binary.BinaryPrimitives.ReadInt32BigEndian(rest.Span);
+            if (length < 0 || length > rest.Length - 4)
+                break;
+            records.Add(rest.Slice(4, length));
+            rest = rest[(4 + length)..];
+        }
+        return records;
+    }
+
+    /// <summary>The entries as <see cref="Records"/> reads them.</summary>
+    public static byte[] EntriesOf(IReadOnlyList<ReadOnlyMemory<byte>> records)
+    {
+        var entries = new byte[records.Sum(r => 4 + r.Length)];
+        var rest = entries.AsSpan();
+        foreach (var record in records)
+        {
+            System.Buffers.Binary.BinaryPrimitives.WriteInt32BigEndian(rest, record.Length);
+            record.Span.CopyTo(rest[4..]);
+            rest = rest[(4 + record.Length)..];
+        }
+        return entries;
+    }
+}

@@ -125,6 +125,8 @@ public static class AegisHost
         services.AddSingleton<LogSigner>();
         services.AddSingleton<SignerMemory>();
         services.AddSingleton<LogProofs>();
+        services.AddSingleton<LogLeaves>();
+        services.AddSingleton<Repairer>();
         services.AddSingleton<Ledger>();
         services.AddSingleton<AuditStatus>();
         services.AddSingleton<StoreMonitor>();

@@ -162,10 +162,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     /// believed.
     /// </summary>
     private async Task<string> StatementAsync(Workflow workflow, StoredRecord last, Run run, CancellationToken cancellationToken) =>
-        last.Record.Key == workflow.Key && last.IsConsistent() && (await run.Paths.OfAsync(last, cancellationToken)).IsProof
-            ? signer.Sign(new WorkflowStatement(
-                run.Head.Head.LogId, run.Head.Head.Size, workflow.Key, last.Record.Sequence, last.Hash))
-            : "";
+        (await run.Paths.OfAsync(last, cancellationToken)).IsProof ? signer.Sign(run.Head, workflow.Key, last) : "";
 
     private void Demand(IReadOnlyList<Violation> violations, Run run)
     {

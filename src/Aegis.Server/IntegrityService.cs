@@ -9,7 +9,7 @@ using Pb = Aegis.V1;
 
 /// <summary>Checks that nobody rewrote what was recorded.</summary>
 public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogTail tail, LogSigner signer,
-    SignerMemory memory, LogProofs proofs, Findings findings, TimeProvider time)
+    SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, TimeProvider time)
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;
@@ -46,7 +46,10 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             findings.Report(violations);
             await findings.SettleAsync(context.CancellationToken);
         }
-        return ResponseOf(verifier, violations, logSize);
+        var response = ResponseOf(verifier, violations, logSize);
+        if (response.Intact && head is not null)
+            response.Statement = await StatementAsync(head, context.CancellationToken);
+        return response;
     }
 
     /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>

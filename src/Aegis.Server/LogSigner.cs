@@ -22,6 +22,13 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
 
     public string Sign(WorkflowStatement statement) => Key.Sign(statement.LogId, statement.Text);
 
+    /// <summary>
+    /// Signs that a record, which the head was found to prove, is the newest of a workflow; empty where its fields say otherwise.
+    /// </summary>
+    public string Sign(SealedHead head, WorkflowKey key, StoredRecord last) => last.Record.Key == key && last.IsConsistent()
+        ? Sign(new WorkflowStatement(head.Head.LogId, head.Head.Size, key, last.Record.Sequence, last.Hash))
+        : "";
+
     /// <summary>Signs any other note of this log, such as how far its audit has come.</summary>
     public string Sign(string logId, string text) => Key.Sign(logId, text);
 

@@ -172,8 +172,13 @@ public sealed class SignerMemory(
     private async Task<Refusal?> JudgeAsync(StoredHead stored, IReadOnlyList<Hash>? hashesSince, CancellationToken cancellationToken)
     {
         var newest = Newest;
-        if (newest is not null && stored.SignedNote == newest.SignedNote && stored.Size == newest.Head.Size)
+        // The head that is remembered is in order whatever became of its stored signature, of which verification tells: what is
+        // written next is signed anew.
+        if (newest is not null && stored.LogId == newest.Head.LogId && stored.Size == newest.Head.Size
+            && stored.Frontier?.Root == newest.Head.Root)
+        {
             return SetRolledBack(null);
+        }
         if (!stored.IsSealed && stored.Size > 0)
         {
             throw new StoreException(StoreFailure.Unavailable,

@@ -70,6 +70,14 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// </summary>
     Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken);
 
+    /// <summary>A tile with all that is stored of it, or null.</summary>
+    Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// The heads around a log_index: the newest under which it is not, and the oldest under which it is; null where there is none.
+    /// </summary>
+    Task<(StoredHead? Before, StoredHead? After)> FindHeadsAsync(long logIndex, CancellationToken cancellationToken);
+
     /// <summary>A workflow, or null.</summary>
     Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);
 

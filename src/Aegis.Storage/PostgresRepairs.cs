@@ -37,15 +37,15 @@ internal static class PostgresRepairs
                     content = snapshot.Content.ToArray(),
                 });
         }
-        if (repair.Head is { } head)
+        if (repair.Head is not null || repair.RemovesHead)
         {
             // Not updated: what is set when a workflow begins is otherwise never set again.
             await connection.ExecuteAsync(
                 "DELETE FROM workflow WHERE namespace = @Namespace AND workflow_id = @WorkflowId",
-                new { head.Key.Namespace, head.Key.WorkflowId });
+                new { repair.Key.Namespace, repair.Key.WorkflowId });
         }
         await PostgresWrites.StoreAsync(connection,
-            repair.Record is { } record ? [record] : [],
+            repair.Records,
             repair.Head is { } restored ? [restored] : [],
             repair.Snapshot is { } bytes ? [bytes] : []);
         foreach (var tile in repair.Tiles)

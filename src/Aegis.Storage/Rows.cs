@@ -122,6 +122,9 @@ internal sealed class TileRow
     public byte[]? Entries { get; init; }
 
     public LogTileRow ToLogTileRow() => new((int)Level, TileIndex, HashBytes.One(Root), Hashes, Entries);
+
+    public StoredTile ToStoredTile() => new(
+        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
 }
 
 /// <summary>A key of the table snapshot, and what was asked of it.</summary>

@@ -22,8 +22,7 @@ internal static class SqliteRepairs
     {
         foreach (var logIndex in repair.Removed)
             connection.Execute("DELETE FROM record WHERE log_index = @logIndex", new { logIndex });
-        if (repair.Record is { } record)
-            SqliteWrites.StoreRecords(connection, [record]);
+        SqliteWrites.StoreRecords(connection, repair.Records);
         if (repair.Snapshot is { } snapshot)
         {
             connection.Execute(
@@ -40,13 +39,14 @@ internal static class SqliteRepairs
                 });
             SqliteWrites.StoreSnapshots(connection, [snapshot]);
         }
-        if (repair.Head is { } head)
+        if (repair.Head is not null || repair.RemovesHead)
         {
             // Not updated: what is set when a workflow begins is otherwise never set again.
             connection.Execute(
-                "DELETE FROM workflow WHERE namespace = @Namespace AND workflow_id = @WorkflowId", head.Key);
-            SqliteWrites.StoreWorkflows(connection, [head]);
+                "DELETE FROM workflow WHERE namespace = @Namespace AND workflow_id = @WorkflowId", repair.Key);
         }
+        if (repair.Head is { } head)
+            SqliteWrites.StoreWorkflows(connection, [head]);
         foreach (var tile in repair.Tiles)
         {
             connection.Execute(

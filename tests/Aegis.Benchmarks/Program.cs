@@ -14,4 +14,8 @@ var builds = new Command("builds", "Transitions a second of this build beside th
 builds.SetAction((result, _) => Builds.RunAsync(result.GetValue(other)!, result.GetValue(callers), result.GetValue(rounds),
     result.GetValue(seconds), result.GetValue(sqlite)));
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { builds }.Parse(args).InvokeAsync();
+var records = new Option<long>("--records") { DefaultValueFactory = _ => 1_000_000, Description = "How many records the log has." };
+var log = new Command("log", "Proofs and verification over a large log in PostgreSQL.") { records, rounds };
+log.SetAction((result, _) => LogOfMany.RunAsync(result.GetValue(records), result.GetValue(rounds)));
+
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { builds, log }.Parse(args).InvokeAsync();

@@ -12,10 +12,11 @@ internal sealed class ServerUnderTest : IAsyncDisposable
     private readonly TemporaryDirectory _directory;
     private readonly Process _process;
     private readonly string _database;
+    private readonly bool _ownsDatabase;
 
-    private ServerUnderTest(TemporaryDirectory directory, Process process, string database, string address)
+    private ServerUnderTest(TemporaryDirectory directory, Process process, string database, bool ownsDatabase, string address)
     {
-        (_directory, _process, _database) = (directory, process, database);
+        (_directory, _process, _database, _ownsDatabase) = (directory, process, database, ownsDatabase);
         Channel = GrpcChannel.ForAddress(address);
     }
 
@@ -29,6 +30,16 @@ internal sealed class ServerUnderTest : IAsyncDisposable
     {
         var directory = new TemporaryDirectory("server");
         var database = sqlite ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}" : await PostgresCluster.CreateDatabaseAsync();
+        return await StartAsync(assembly, directory, database, ownsDatabase: !sqlite);
+    }
+
+    /// <summary>Starts on a database that is there.</summary>
+    public static Task<ServerUnderTest> StartOnAsync(string assembly, string database, params (string Name, string Value)[] settings) =>
+        StartAsync(assembly, new TemporaryDirectory("server"), database, ownsDatabase: false, settings);
+
+    private static async Task<ServerUnderTest> StartAsync(string assembly, TemporaryDirectory directory, string database,
+        bool ownsDatabase, params (string Name, string Value)[] settings)
+    {
         var address = $"http://127.0.0.1:{FreePort.Next()}";
         var start = new ProcessStartInfo("dotnet", [assembly, "--urls", address])
         {
@@ -36,10 +47,12 @@ internal sealed class ServerUnderTest : IAsyncDisposable
             RedirectStandardOutput = true,
             Environment = { ["AEGIS_DATABASE"] = database, ["AEGIS_DATA_DIR"] = directory.Path },
         };
+        foreach (var (name, value) in settings)
+            start.Environment[name] = value;
         var process = Process.Start(start)!;
         process.OutputDataReceived += (_, _) => { };
         process.BeginOutputReadLine();
-        var server = new ServerUnderTest(directory, process, database, address);
+        var server = new ServerUnderTest(directory, process, database, ownsDatabase, address);
         await server.UntilServingAsync();
         return server;
     }
@@ -69,7 +82,7 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         _process.Kill();
         await _process.WaitForExitAsync();
         _process.Dispose();
-        if (!_database.StartsWith("sqlite:", StringComparison.Ordinal))
+        if (_ownsDatabase)
             await PostgresCluster.DropDatabaseAsync(_database);
         _directory.Dispose();
     }

@@ -1,4 +1,5 @@
 using Aegis.Core;
+using Aegis.Evidence;
 using Google.Protobuf;
 using Grpc.Core;
 
@@ -61,14 +62,15 @@ internal static class Exports
     }
 
     public static async Task<List<Pb.ImportWorkflowsResponse>> ImportAsync(
-        TestServer server, byte[] export, bool takeOver = false, bool allowUnproven = true, int chunkBytes = 10_000)
+        TestServer server, byte[] export, bool takeOver = false, bool allowUnproven = true, int chunkBytes = 10_000,
+        params IEnumerable<string> trustedKeys)
     {
         using var call = server.Recovery.ImportWorkflows();
         try
         {
             await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest
             {
-                Options = new Pb.ImportOptions { TakeOver = takeOver, AllowUnproven = allowUnproven },
+                Options = new Pb.ImportOptions { TakeOver = takeOver, AllowUnproven = allowUnproven, TrustedKeys = { trustedKeys } },
             });
             foreach (var chunk in export.Chunk(chunkBytes))
                 await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest { Chunk = ByteString.CopyFrom(chunk) });
@@ -82,6 +84,15 @@ internal static class Exports
         await foreach (var response in call.ResponseStream.ReadAllAsync())
             outcomes.Add(response);
         return outcomes;
+    }
+
+    /// <summary>What an export is found to be by whoever holds it and trusts keys alone.</summary>
+    /// <exception cref="FormatException">It cannot be read.</exception>
+    public static ExportReport Check(byte[] export, params IReadOnlyCollection<VerifierKey> keys)
+    {
+        using var stream = new MemoryStream(export);
+        using var reader = new ExportReader(stream);
+        return ExportCheck.Read(reader, keys, CancellationToken.None);
     }
 
     /// <summary>The messages of an export.</summary>

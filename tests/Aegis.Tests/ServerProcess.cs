@@ -166,11 +166,13 @@ internal sealed class ServerProcess : IAsyncDisposable
         _directory.Dispose();
     }
 
-    private static string Assembly()
+    /// <summary>Where a program was built: ServerAssembly or CliAssembly.</summary>
+    public static string Assembly(string name)
         => typeof(ServerProcess).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
-            .Single(attribute => attribute.Key == "ServerAssembly").Value!;
+            .Single(attribute => attribute.Key == name).Value!;
 
-    private static string Host()
+    /// <summary>What runs a program.</summary>
+    public static string Host()
         => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } host ? host
             : Path.GetFileNameWithoutExtension(Environment.ProcessPath) == "dotnet" ? Environment.ProcessPath!
             : "dotnet";
@@ -178,7 +180,7 @@ internal sealed class ServerProcess : IAsyncDisposable
     private ProcessStartInfo StartInfo(string urls)
     {
         // Where it works is where the watchdog finds it.
-        var start = new ProcessStartInfo(Host(), [Assembly(), "--urls", urls])
+        var start = new ProcessStartInfo(Host(), [Assembly("ServerAssembly"), "--urls", urls])
         {
             WorkingDirectory = _directory.Path,
             RedirectStandardInput = true,

@@ -79,8 +79,8 @@ FROM workflow AS w
 LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow_id;
 
 -- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
--- transaction names, by namespace, workflow_id and sequence or by log_index, and puts back what was recorded. What the repair
--- stores has to verify, and verification decides, not the database.
+-- transaction names, by namespace, workflow_id and sequence or among its log_indexes ("5,7"), and puts back what was recorded.
+-- What the repair stores has to verify, and verification decides, not the database.
 CREATE FUNCTION has_repair_of(of_namespace text, of_workflow_id text, of_sequence bigint, of_log_index bigint)
 RETURNS boolean LANGUAGE sql STABLE AS $body$
     SELECT EXISTS (
@@ -90,7 +90,7 @@ RETURNS boolean LANGUAGE sql STABLE AS $body$
           AND workflow_id = 'log'
           AND to_state = 'REPAIRED'
           AND log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
-          AND (metadata ->> 'log_index' = of_log_index::text
+          AND (position(',' || of_log_index || ',' IN ',' || (metadata ->> 'log_indexes') || ',') > 0
               OR metadata ->> 'namespace' = of_namespace
                   AND metadata ->> 'workflow_id' = of_workflow_id
                   AND (of_sequence IS NULL OR metadata ->> 'sequence' = of_sequence::text)))

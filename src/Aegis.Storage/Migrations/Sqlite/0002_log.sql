@@ -80,8 +80,8 @@ FROM workflow AS w
 LEFT JOIN lease AS l ON l.namespace = w.namespace AND l.workflow_id = w.workflow_id;
 
 -- Besides an erasure, a repair may change the history: it takes away what stands at a place that a REPAIRED record of the same
--- transaction names, by namespace, workflow_id and sequence or by log_index, and puts back what was recorded. What the repair
--- stores has to verify, and verification decides, not the database.
+-- transaction names, by namespace, workflow_id and sequence or among its log_indexes ("5,7"), and puts back what was recorded.
+-- What the repair stores has to verify, and verification decides, not the database.
 DROP TRIGGER record_is_append_only;
 CREATE TRIGGER record_is_append_only BEFORE DELETE ON record
 WHEN NOT EXISTS (
@@ -91,7 +91,7 @@ WHEN NOT EXISTS (
           AND repair.workflow_id = 'log'
           AND repair.to_state = 'REPAIRED'
           AND repair.log_index >= (SELECT coalesce(max(size), 0) FROM log_head)
-          AND (repair.metadata ->> 'log_index' = CAST(OLD.log_index AS TEXT)
+          AND (instr(',' || (repair.metadata ->> 'log_indexes') || ',', ',' || OLD.log_index || ',') > 0
             OR repair.metadata ->> 'namespace' = OLD.namespace
                 AND repair.metadata ->> 'workflow_id' = OLD.workflow_id
                 AND repair.metadata ->> 'sequence' = CAST(OLD.sequence AS TEXT)))

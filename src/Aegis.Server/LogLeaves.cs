@@ -1,0 +1,114 @@
+using Aegis.Core;
+using Aegis.Storage;
+
+namespace Aegis.Server;
+
+/// <summary>
+/// Tells which record the log has at an index, when what is stored there cannot be trusted: a record is the one if the tree of
+/// a signed head comes out with its hash.
+/// </summary>
+public sealed class LogLeaves(ILedgerStore store, LogSigner signer, LogProofs proofs)
+{
+    private const int PageSize = 500;
+
+    /// <summary>How many sets of leaves are tried where several in one batch can be one or the other.</summary>
+    private const int TriesMax = 4096;
+
+    /// <summary>Whether the record with this hash is the one that the log has at an index.</summary>
+    public async Task<bool> IsLeafAsync(long index, Hash hash, CancellationToken cancellationToken)
+    {
+        if (await store.ReadHeadAsync(cancellationToken) is not { } newest || index >= newest.Size)
+            return false;
+        if (signer.Verify(newest.SignedNote) is { } head && head.Size == newest.Size)
+        {
+            proofs.Forget();
+            var path = await proofs.InclusionPathAsync(index, head.Size, cancellationToken);
+            if (MerkleTree.VerifyInclusion((ulong)index, (ulong)head.Size, hash, path, head.Root))
+                return true;
+        }
+        // What else was altered spoils the path: the records between two heads prove themselves.
+        return await ProveAsync(index, hash, cancellationToken) is not null;
+    }
+
+    /// <summary>
+    /// The leaves of the batch around an index, and the index of the first of them; null where none of what is stored gives the
+    /// tree of the head that was signed over them. <paramref name="wanted"/>: the leaf that has to be at the index.
+    /// </summary>
+    public async Task<(long First, IReadOnlyList<Hash> Leaves)?> ProveAsync(long index, Hash? wanted,
+        CancellationToken cancellationToken)
+    {
+        var (before, after) = await store.FindHeadsAsync(index, cancellationToken);
+        if (after is null || signer.Verify(after.SignedNote) is not { } head || head.Size != after.Size)
+            return null;
+        var frontier = new MerkleFrontier();
+        if (before is not null)
+        {
+            if (signer.Verify(before.SignedNote) is not { } known || known.Size != before.Size
+                || before.Frontier is not { } stored || stored.Root != known.Root)
+            {
+                return null;
+            }
+            frontier = stored;
+        }
+        var choices = await ChoicesAsync(frontier.Size, head.Size, cancellationToken);
+        if (wanted is { } only)
+            choices[(int)(index - frontier.Size)] = [only];
+        return choices.TrueForAll(c => c.Count > 0) && Choose(frontier, choices, head.Root) is { } leaves
+            ? (frontier.Size, leaves)
+            : null;
+    }
+
+    /// <summary>For each index all hashes that anything stored gives for it, the likeliest first.</summary>
+    private async Task<List<List<Hash>>> ChoicesAsync(long from, long to, CancellationToken cancellationToken)
+    {
+        var choices = Enumerable.Range(0, (int)(to - from)).Select(_ => new List<Hash>()).ToList();
+        for (var tile = from / Tile.Width; tile * Tile.Width < to; tile++)
+        {
+            if (await store.FindTileAsync(0, tile, cancellationToken) is not { } stored)
+                continue;
+            for (var i = 0; i < stored.Hashes.Count; i++)
+                Add((tile * Tile.Width) + i, stored.Hashes[i]);
+            foreach (var (i, encoded) in stored.Records().Index())
+                Add((tile * Tile.Width) + i, RecordFormat.HashOf(encoded.Span));
+        }
+        for (var next = from; next < to;)
+        {
+            var page = await store.ListRecordsAsync(new RecordFilter(), next, descending: false, PageSize, cancellationToken);
+            foreach (var record in page)
+            {
+                Add(record.LogIndex, record.Hash);
+                Add(record.LogIndex, RecordFormat.HashOf(record.Encoded.Span));
+            }
+            if (page.Count < PageSize)
+                break;
+            next = page[^1].LogIndex + 1;
+        }
+        return choices;
+
+        void Add(long index, Hash hash)
+        {
+            if (index >= from && index < to && !choices[(int)(index - from)].Contains(hash))
+                choices[(int)(index - from)].Add(hash);
+        }
+    }
+
+    private static List<Hash>? Choose(MerkleFrontier before, List<List<Hash>> choices, Hash root)
+    {
+        var chosen = new int[choices.Count];
+        for (var tries = 0; tries < TriesMax; tries++)
+        {
+            var frontier = before.Clone();
+            var leaves = choices.Select((c, i) => c[chosen[i]]).ToList();
+            foreach (var leaf in leaves)
+                frontier.Append(leaf);
+            if (frontier.Root == root)
+                return leaves;
+            var place = 0;
+            while (place < chosen.Length && ++chosen[place] == choices[place].Count)
+                chosen[place++] = 0;
+            if (place == chosen.Length)
+                return null;
+        }
+        return null;
+    }
+}
