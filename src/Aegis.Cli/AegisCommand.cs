@@ -26,6 +26,7 @@ public static partial class AegisCommand
         WriteCommands.Checkpoint(),
         ResumeCommand.Create(),
         VerifyCommand.Create(),
+        VerifyLogCommand.Create(),
         ExportCommand.Create(),
         ImportCommand.Create(),
         WatchCommand.Create(),
