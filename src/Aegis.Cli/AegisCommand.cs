@@ -26,6 +26,7 @@ public static partial class AegisCommand
         WriteCommands.Checkpoint(),
         ResumeCommand.Create(),
         VerifyCommand.Create(),
+        VerifyLogCommand.Create(),
         ViolationCommands.Violations(),
         ViolationCommands.Release(),
         ViolationCommands.Repair(),

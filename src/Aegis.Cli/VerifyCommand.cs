@@ -97,17 +97,25 @@ internal static class VerifyCommand
         session.Output.Line($"{id} is broken: {response.Violations.Count} "
             + (response.Violations.Count == 1 ? "violation" : "violations"));
         foreach (var violation in response.Violations)
-        {
-            var place = violation.Sequence == 0 ? "the workflow" : $"record {violation.Sequence}";
-            session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
-            foreach (var difference in violation.Differences)
-            {
-                session.Output.Line(difference.HasOriginal || difference.HasFound
-                    ? $"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
-                        + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}"
-                    : $"    {difference.Field} differs");
-            }
-        }
+            Tell(session, violation, violation.Sequence == 0 ? "the workflow" : $"record {violation.Sequence}");
         return ExitCode.Violation;
+    }
+
+    public static void Tell(Session session, Pb.Violation violation, string place)
+    {
+        session.Output.Line($"  {place}: {Output.Name(violation.Class)}: {violation.Message}");
+        TellDifferences(session.Output, violation);
+    }
+
+    /// <summary>Of a part that can be erased only its name is known.</summary>
+    public static void TellDifferences(Output output, Pb.Violation violation)
+    {
+        foreach (var difference in violation.Differences)
+        {
+            output.Line(difference.HasOriginal || difference.HasFound
+                ? $"    {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
+                    + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}"
+                : $"    {difference.Field} differs");
+        }
     }
 }

@@ -9,8 +9,8 @@ internal static class VerifyLogCommand
 {
     public static Command Create()
     {
-        var from = Inputs.LogIndex("--from", "The first log index, inclusive.");
-        var to = Inputs.LogIndex("--to", "The last log index, exclusive; without it, the end of the log.");
+        var from = Place("--from", "The first log index, inclusive.");
+        var to = Place("--to", "The last log index, exclusive; without it, the end of the log.");
         return Session.Define("verify-log", "Check the whole log, record by record, up to its signed head. Exit code 5 when somebody "
             + "rewrote it. With --json each finding, and a summary.",
             session => RunAsync(session, session.Get(from), session.Get(to)), from, to);
@@ -36,7 +36,7 @@ internal static class VerifyLogCommand
                 if (answer.Violation is { } violation)
                 {
                     session.Output.Message(violation);
-                    VerifyCommand.Tell(session, violation, VerifyCommand.PlaceInLog(violation));
+                    VerifyCommand.Tell(session, violation, PlaceOf(violation));
                 }
                 summary = answer.Summary ?? summary;
             }
@@ -45,5 +45,16 @@ internal static class VerifyLogCommand
         session.Output.Line($"{summary!.RecordsVerified} records, {summary.SnapshotsVerified} snapshots verified: "
             + (summary.Intact ? "intact" : $"{summary.Violations} violations"));
         return summary.Intact ? ExitCode.Success : ExitCode.Violation;
+    }
+
+    private static Option<ulong> Place(string name, string description) =>
+        new(name) { Description = description, HelpName = "LOG_INDEX" };
+
+    private static string PlaceOf(Pb.Violation violation)
+    {
+        var index = violation.HasLogIndex ? $" (log index {violation.LogIndex})" : "";
+        return violation.WorkflowId.Length == 0 ? $"the log{index}"
+            : violation.Sequence == 0 ? $"{violation.Namespace}/{violation.WorkflowId}{index}"
+            : $"record {violation.Sequence} of {violation.Namespace}/{violation.WorkflowId}{index}";
     }
 }

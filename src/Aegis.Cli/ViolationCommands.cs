@@ -121,13 +121,7 @@ internal static class ViolationCommands
         output.Line($"{violation.ViolationId} {Output.Time(violation.FoundAt)} {place}{index}: {Output.Name(violation.Class)}"
             + (violation.Released ? ", released" : ""));
         output.Line($"  {violation.Message}");
-        foreach (var difference in violation.Differences)
-        {
-            output.Line(difference.HasOriginal || difference.HasFound
-                ? $"  {difference.Field} was {(difference.HasOriginal ? $"\"{difference.Original}\"" : "unknown")}, "
-                    + $"is {(difference.HasFound ? $"\"{difference.Found}\"" : "gone")}"
-                : $"  {difference.Field} differs");
-        }
+        VerifyCommand.TellDifferences(output, violation);
     }
 
     private static string Count(ulong violations) => violations == 1 ? "1 violation" : $"{violations} violations";

@@ -83,8 +83,8 @@ public sealed partial class IntegrityService
             var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
             foreach (var violation in told)
             {
-                await stream.WriteAsync(new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() },
-                    cancellationToken);
+                await stream.WriteAsync(
+                    new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() }, cancellationToken);
             }
         }
     }
