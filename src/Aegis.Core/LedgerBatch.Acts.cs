@@ -20,14 +20,14 @@ public sealed partial class LedgerBatch
     }
 
     /// <summary>
-    /// A repair was worked out before the lock was held. Nothing has moved since: its workflow is closed to writes, as must be
-    /// seen here. The log's own history never is, and where its head is repaired the act itself goes on from the right one.
+    /// A repair was worked out before the lock was held. Nothing has moved since: its workflow is closed to writes by an open
+    /// violation, or nothing of it is left and one of the log tells so, as must be seen here. The log's own history never is, and where its head is repaired the act itself goes on from the right one.
     /// </summary>
     private Outcome Decide(LogActCommand command, Repair repair)
     {
         if (repair.Key != WorkflowKey.Log)
         {
-            if (CheckQuarantine(repair.Key) is null)
+            if (CheckQuarantine(repair.Key) is null && command.Violations?.Keys.Any(_quarantines.ContainsKey) != true)
             {
                 return new Refused(Refusal.Invalid("workflow_id",
                     "has no open violation any more: somebody else repaired or released it"));

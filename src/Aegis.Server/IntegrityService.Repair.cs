@@ -95,11 +95,12 @@ public sealed partial class IntegrityService
                 || (v.Violation.LogIndex is { } index && indexes.Contains(index))
                 || IsAmong(before, v)));
         }
-        if (place == (WorkflowKey.Log, 0) && isWhole)
-        {
-            var ofLog = await OpenAsync(new ViolationFilter { Namespace = "", WorkflowId = "" }, cancellationToken);
-            open.AddRange(ofLog.Where(v => v.Violation.Class == ViolationClass.TileModified));
-        }
+        // Of a record of which nothing was left it could not be told whose it was; only its place in the log is named.
+        var areTilesWhole = place == (WorkflowKey.Log, 0) && isWhole;
+        var ofLog = await OpenAsync(new ViolationFilter { Namespace = "", WorkflowId = "" }, cancellationToken);
+        open.AddRange(ofLog.Where(v => v.Violation.Class == ViolationClass.TileModified
+            ? areTilesWhole
+            : v.Violation.Class == ViolationClass.RecordMissing && v.Violation.LogIndex is { } index && indexes.Contains(index)));
         return [.. open.Where(v => !IsAmong(left, v))];
     }
 

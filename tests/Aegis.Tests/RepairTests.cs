@@ -445,20 +445,25 @@ public sealed class RepairTests(Database database, bool isTiled) : IAsyncDisposa
         }
         if (isTiled)
             await EditAsync("DELETE FROM log_tile WHERE tile_index = 1");
-        await Until.TrueAsync(async () => (await OpenAsync()).Select(v => v.WorkflowId).Distinct().Count(ids.Contains) == ids.Count);
+        // Of records that are gone without a trace only the places in the log are known.
+        await Until.TrueAsync(async () =>
+            (await OpenAsync()).Select(v => v.WorkflowId).Distinct().Count(ids.Contains) >= ids.Count - 2);
 
         for (var round = 0; round < 8 && (await OpenAsync()).Count > 0; round++)
         {
             foreach (var violation in (await OpenAsync()).OrderBy(v => (v.WorkflowId, v.Sequence == 0, v.Sequence)))
             {
-                var record = backup.GetValueOrDefault((violation.WorkflowId, violation.Sequence));
+                var record = violation is { WorkflowId: "", Class: Pb.ViolationClass.RecordMissing }
+                    ? backup.Values.FirstOrDefault(r => r.LogIndex == violation.LogIndex)
+                    : backup.GetValueOrDefault((violation.WorkflowId, violation.Sequence));
+                var isOfLog = violation.WorkflowId.Length == 0 && record is null;
                 try
                 {
                     await _server.Integrity.RepairRecordAsync(new Pb.RepairRecordRequest
                     {
-                        Namespace = violation.WorkflowId.Length == 0 ? "aegis.system" : violation.Namespace,
-                        WorkflowId = violation.WorkflowId.Length == 0 ? "log" : violation.WorkflowId,
-                        Sequence = violation.Sequence,
+                        Namespace = isOfLog ? "aegis.system" : "",
+                        WorkflowId = isOfLog ? "log" : record?.WorkflowId ?? violation.WorkflowId,
+                        Sequence = record?.Sequence ?? violation.Sequence,
                         Record = record,
                         Snapshot = record?.SnapshotSha256.IsEmpty == false ? Given.Snapshot("state") : null,
                         Actor = "op",
