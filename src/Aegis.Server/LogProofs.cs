@@ -50,9 +50,17 @@ public sealed class LogProofs(ILedgerStore store)
         if (_tiles.TryGetValue(tile, out var kept) && kept.Count >= TileHashes.Needed(subtree))
             return kept;
         var hashes = new TileHashes(await store.ReadTileAsync(tile.Level, tile.Index, cancellationToken));
-        if (_tiles.Count >= TilesKept && _tiles.Keys.FirstOrDefault() is var any)
-            _tiles.TryRemove(any, out _);
+        if (_tiles.Count >= TilesKept)
+            Evict();
         return _tiles[tile] = hashes;
+    }
+
+    /// <summary>Any one: what is asked for again is soon there again.</summary>
+    private void Evict()
+    {
+        using var any = _tiles.GetEnumerator();
+        if (any.MoveNext())
+            _tiles.TryRemove(any.Current.Key, out _);
     }
 
     /// <summary>The hashes of one tile, and above them those of its complete subtrees, level by level.</summary>
