@@ -22,7 +22,8 @@ public static class AegisHost
     /// <exception cref="StoreException">The database cannot be used.</exception>
     public static WebApplication Build(string[] args, Action<WebApplicationBuilder>? configure = null)
     {
-        var builder = WebApplication.CreateSlimBuilder(args);
+        // The configuration is read once: watching its files would only cost one of the few watches a machine has.
+        var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false", .. args]);
         builder.WebHost.UseKestrelHttpsConfiguration();
         configure?.Invoke(builder);
         if (string.IsNullOrEmpty(builder.Configuration["urls"])

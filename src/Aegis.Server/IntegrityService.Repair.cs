@@ -35,10 +35,13 @@ public sealed partial class IntegrityService
         else
             repair = await repairer.HeadAsync(key, cancellation);
         var (removed, keys) = await repairer.ConcernedAsync(repair, cancellation);
-        var left = new List<Violation>();
+        List<Violation> before = [], left = [];
         foreach (var concerned in keys)
+        {
+            before.AddRange(await repairer.VerifyAsync(concerned, new Repair { Key = concerned }, cancellation));
             left.AddRange(await repairer.VerifyAsync(concerned, repair, cancellation));
-        var healed = await HealedAsync(repair, (key, sequence), keys, removed, left, isWhole, cancellation);
+        }
+        var healed = await HealedAsync(repair, (key, sequence), keys, removed, before, left, isWhole, cancellation);
         await DemandUseAsync(repair, (key, sequence), removed, left, healed.Count, cancellation);
 
         var command = new LogActCommand(LogActCommand.Repaired, OperatorParts(actor, reason, TellOf(repair, key, sequence)))
@@ -73,10 +76,13 @@ public sealed partial class IntegrityService
         }
     }
 
-    /// <summary>The open violations of the places that are repaired and that verification will not find again.</summary>
+    /// <summary>
+    /// The open violations that the repair closes: those of the places that it restores, and those that verification finds now,
+    /// of whichever places, if it will not find them any more. An edit elsewhere that was undone stays open.
+    /// </summary>
     private async Task<IReadOnlyList<FoundViolation>> HealedAsync(Repair repair, (WorkflowKey Key, long Sequence) place,
-        IReadOnlyList<WorkflowKey> keys, IReadOnlyList<StoredRecord> removed, IReadOnlyList<Violation> left, bool isWhole,
-        CancellationToken cancellationToken)
+        IReadOnlyList<WorkflowKey> keys, IReadOnlyList<StoredRecord> removed, List<Violation> before, List<Violation> left,
+        bool isWhole, CancellationToken cancellationToken)
     {
         var places = repair.Records.Concat(removed).Select(r => (r.Record.Key, r.Record.Sequence)).Append(place).ToHashSet();
         var indexes = repair.Records.Select(r => r.LogIndex).Concat(repair.Removed).ToHashSet();
@@ -86,16 +92,19 @@ public sealed partial class IntegrityService
             var all = await OpenAsync(
                 new ViolationFilter { Namespace = key.Namespace, WorkflowId = key.WorkflowId }, cancellationToken);
             open.AddRange(all.Where(v => places.Contains((v.Violation.Key, v.Violation.Sequence))
-                || (v.Violation.LogIndex is { } index && indexes.Contains(index))));
+                || (v.Violation.LogIndex is { } index && indexes.Contains(index))
+                || IsAmong(before, v)));
         }
         if (place == (WorkflowKey.Log, 0) && isWhole)
         {
             var ofLog = await OpenAsync(new ViolationFilter { Namespace = "", WorkflowId = "" }, cancellationToken);
             open.AddRange(ofLog.Where(v => v.Violation.Class == ViolationClass.TileModified));
         }
-        return [.. open.Where(v => !left.Any(l =>
-            l.Id() == v.Id || (l.Key == v.Violation.Key && l.Sequence == v.Violation.Sequence && l.Class == v.Violation.Class)))];
+        return [.. open.Where(v => !IsAmong(left, v))];
     }
+
+    private static bool IsAmong(List<Violation> violations, FoundViolation found) => violations.Exists(v =>
+        (v.Key, v.Sequence, v.Class) == (found.Violation.Key, found.Violation.Sequence, found.Violation.Class));
 
     /// <summary>An act that would restore nothing is refused, and told what it lacks.</summary>
     private async Task DemandUseAsync(Repair repair, (WorkflowKey Key, long Sequence) place, IReadOnlyList<StoredRecord> removed,

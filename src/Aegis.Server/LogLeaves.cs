@@ -50,58 +50,67 @@ public sealed class LogLeaves(ILedgerStore store, LogSigner signer, LogProofs pr
             }
             frontier = stored;
         }
-        var choices = await ChoicesAsync(frontier.Size, head.Size, cancellationToken);
+        var told = await ToldAsync(frontier.Size, head.Size, cancellationToken);
         if (wanted is { } only)
-            choices[(int)(index - frontier.Size)] = [only];
-        return choices.TrueForAll(c => c.Count > 0) && Choose(frontier, choices, head.Root) is { } leaves
+            told[(int)(index - frontier.Size)] = [only, only, only, only];
+        return told.TrueForAll(t => t.Any(h => h is not null)) && Choose(frontier, told, head.Root) is { } leaves
             ? (frontier.Size, leaves)
             : null;
     }
 
-    /// <summary>For each index all hashes that anything stored gives for it, the likeliest first.</summary>
-    private async Task<List<List<Hash>>> ChoicesAsync(long from, long to, CancellationToken cancellationToken)
+    /// <summary>For each index the hash as four witnesses tell it: the tile, its entries, the row, and the row's bytes.</summary>
+    private async Task<List<Hash?[]>> ToldAsync(long from, long to, CancellationToken cancellationToken)
     {
-        var choices = Enumerable.Range(0, (int)(to - from)).Select(_ => new List<Hash>()).ToList();
+        var told = Enumerable.Range(0, (int)(to - from)).Select(_ => new Hash?[4]).ToList();
         for (var tile = from / Tile.Width; tile * Tile.Width < to; tile++)
         {
             if (await store.FindTileAsync(0, tile, cancellationToken) is not { } stored)
                 continue;
-            for (var i = 0; i < stored.Hashes.Count; i++)
-                Add((tile * Tile.Width) + i, stored.Hashes[i]);
+            foreach (var (i, hash) in stored.Hashes.Index())
+                Tell((tile * Tile.Width) + i, 0, hash);
             foreach (var (i, encoded) in stored.Records().Index())
-                Add((tile * Tile.Width) + i, RecordFormat.HashOf(encoded.Span));
+                Tell((tile * Tile.Width) + i, 1, RecordFormat.HashOf(encoded.Span));
         }
         for (var next = from; next < to;)
         {
             var page = await store.ListRecordsAsync(new RecordFilter(), next, descending: false, PageSize, cancellationToken);
             foreach (var record in page)
             {
-                Add(record.LogIndex, record.Hash);
-                Add(record.LogIndex, RecordFormat.HashOf(record.Encoded.Span));
+                Tell(record.LogIndex, 2, record.Hash);
+                Tell(record.LogIndex, 3, RecordFormat.HashOf(record.Encoded.Span));
             }
             if (page.Count < PageSize)
                 break;
             next = page[^1].LogIndex + 1;
         }
-        return choices;
+        return told;
 
-        void Add(long index, Hash hash)
+        void Tell(long index, int witness, Hash hash)
         {
-            if (index >= from && index < to && !choices[(int)(index - from)].Contains(hash))
-                choices[(int)(index - from)].Add(hash);
+            if (index >= from && index < to)
+                told[(int)(index - from)][witness] = hash;
         }
     }
 
-    private static List<Hash>? Choose(MerkleFrontier before, List<List<Hash>> choices, Hash root)
+    /// <summary>
+    /// The leaves under which the tree comes out: as one witness tells them all, as most of them tell each, and then, one after
+    /// the other, as others tell.
+    /// </summary>
+    private static List<Hash>? Choose(MerkleFrontier before, List<Hash?[]> told, Hash root)
     {
+        var choices = told.Select(t => t.OfType<Hash>().GroupBy(h => h).OrderByDescending(g => g.Count()).Select(g => g.Key).ToList())
+            .ToList();
+        for (var witness = 0; witness < 4; witness++)
+        {
+            var leaves = told.Select((t, i) => t[witness] ?? choices[i][0]).ToList();
+            if (IsRoot(leaves))
+                return leaves;
+        }
         var chosen = new int[choices.Count];
         for (var tries = 0; tries < TriesMax; tries++)
         {
-            var frontier = before.Clone();
             var leaves = choices.Select((c, i) => c[chosen[i]]).ToList();
-            foreach (var leaf in leaves)
-                frontier.Append(leaf);
-            if (frontier.Root == root)
+            if (IsRoot(leaves))
                 return leaves;
             var place = 0;
             while (place < chosen.Length && ++chosen[place] == choices[place].Count)
@@ -110,5 +119,13 @@ public sealed class LogLeaves(ILedgerStore store, LogSigner signer, LogProofs pr
                 return null;
         }
         return null;
+
+        bool IsRoot(List<Hash> leaves)
+        {
+            var frontier = before.Clone();
+            foreach (var leaf in leaves)
+                frontier.Append(leaf);
+            return frontier.Root == root;
+        }
     }
 }

@@ -60,7 +60,7 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
         {
             if (row.LogIndex < size && !plan.Has(row.LogIndex))
             {
-                var there = await LeafAtAsync(row.LogIndex, [row.Encoded], cancellationToken)
+                var there = await LeafAtAsync(row.LogIndex, [.. plan.Rows.Select(r => r.Encoded)], cancellationToken)
                     ?? throw new RefusalException(new Refusal(Reason.RecordNotFound,
                         $"A row stands at log index {row.LogIndex}, and nothing proves what belongs there; repair that first.",
                         [.. Refusal.Of(plan.Key), ("log_index", Refusal.Text(row.LogIndex))]));
@@ -69,7 +69,7 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
             var hash = RecordFormat.HashOf(row.Encoded.Span);
             if (!plan.Has(hash) && RecordFormat.TryDecode(row.Encoded.Span) is { } moved
                 && await FindLeafAsync(moved.Key, moved.Sequence, null, row, size, cancellationToken) is { } leaf
-                && leaf.Hash == hash && !plan.Has(leaf.LogIndex))
+                && leaf.Hash == hash && !plan.Has(leaf.LogIndex) && !await IsAsRecordedAsync(leaf, cancellationToken))
             {
                 await PutBackAsync(plan, leaf, cancellationToken);
             }
@@ -86,6 +86,10 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
         var place = await AtPlaceAsync(record.Key, record.Sequence, cancellationToken);
         plan.Put(Restored(leaf, erasures, [.. plan.Rows, at, place]), at, place);
     }
+
+    /// <summary>Whether the row at a leaf's place is the one, so that another with the same bytes is but a copy.</summary>
+    private async Task<bool> IsAsRecordedAsync(Leaf leaf, CancellationToken cancellationToken) =>
+        await AtIndexAsync(leaf.LogIndex, cancellationToken) is { } row && row.Hash == leaf.Hash && row.IsConsistent();
 
     private static void Check(StoredRecord brought, Hash expected)
     {

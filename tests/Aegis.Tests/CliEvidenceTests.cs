@@ -88,7 +88,7 @@ public sealed class CliEvidenceTests(Database database)
         {
             Assert.That(run.Code, Is.EqualTo(ExitCode.Failed));
             Assert.That(run.Output, Does.Contain("default/a record 1: FIELD_MODIFIED").And.Contain("default/b record 2: FIELD_MODIFIED")
-                .And.Contain("person was unknown, is \"actor=mallory, principal=\""));
+                .And.Contain("person").And.Not.Contain("mallory"), "Of an erasable part no value is told.");
             Assert.That(((bool?)json["intact"], (bool?)json["proven"]), Is.EqualTo((false, false)));
             Assert.That((string?)json["violations"]![0]!["class"], Is.EqualTo("FIELD_MODIFIED"));
             Assert.That((string?)json["violations"]![0]!["workflow_id"], Is.EqualTo("a"));

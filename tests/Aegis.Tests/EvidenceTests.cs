@@ -240,6 +240,22 @@ public sealed class EvidenceTests(Database database)
         await Task.WhenAll(writers);
     }
 
+    [TestCase("UPDATE record SET to_state = 'STOLEN' WHERE workflow_id = 'w' AND sequence = 2", ViolationClass.FieldModified)]
+    [TestCase("DELETE FROM snapshot WHERE workflow_id = 'w'", ViolationClass.SnapshotMissing)]
+    public async Task What_was_altered_in_the_database_is_named_by_whoever_reads_an_export_of_it(string sql, ViolationClass @class)
+    {
+        await using var server = await TestServer.StartAsync(database);
+        await server.Workflows.StartWorkflowAsync(Given.Start("w"));
+        await server.Workflows.TransitionWorkflowAsync(
+            new Pb.TransitionWorkflowRequest(Given.Move("w", "NEW", "PAID")) { Snapshot = Given.Snapshot("state") });
+        await Tampering.RunAsync(server, sql);
+
+        var export = await Exports.ReadAsync(server, new Pb.ExportWorkflowsRequest { WorkflowId = "w", AllowQuarantined = true });
+        var report = Exports.Check(export, SharedKey.Key.VerifierKey(Exports.Parse(export)[0].Manifest.LogId));
+
+        Assert.That(report.Findings.Select(f => (f.Violation.Class, f.Violation.Sequence)), Does.Contain((@class, 2L)));
+    }
+
     [Test]
     public async Task Verification_states_the_newest_record_of_an_intact_workflow()
     {

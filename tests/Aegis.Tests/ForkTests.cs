@@ -110,7 +110,7 @@ public sealed class ForkTests(Database database)
         {
             await ErrorAssert.RefusedAsync(call, "CHAIN_BROKEN", StatusCode.DataLoss);
         }
-        Assert.That(await ContentAsync(id, 2), Is.EqualTo("two"), "What lies before is as it was.");
+        Assert.That(await ContentAsync(id, 2, allowQuarantined: true), Is.EqualTo("two"), "What lies before is as it was.");
     }
 
     [Test]
@@ -127,7 +127,7 @@ public sealed class ForkTests(Database database)
 
         await ErrorAssert.RefusedAsync(() => ContentAsync(id), "CHAIN_BROKEN", StatusCode.DataLoss);
         await ErrorAssert.RefusedAsync(() => ForkAsync(id, 5), "CHAIN_BROKEN", StatusCode.DataLoss);
-        Assert.That(await ContentAsync(id, 4), Is.EqualTo("three"));
+        Assert.That(await ContentAsync(id, 4, allowQuarantined: true), Is.EqualTo("three"));
     }
 
     [Test]
@@ -178,9 +178,9 @@ public sealed class ForkTests(Database database)
         return await _server.Workflows.StartWorkflowAsync(fork);
     }
 
-    private async Task<string> ContentAsync(string id, ulong? sequence = null)
+    private async Task<string> ContentAsync(string id, ulong? sequence = null, bool allowQuarantined = false)
     {
-        var request = new Pb.GetCheckpointRequest { WorkflowId = id };
+        var request = new Pb.GetCheckpointRequest { WorkflowId = id, AllowQuarantined = allowQuarantined };
         if (sequence is { } s)
             request.Sequence = s;
         return (await _server.Workflows.GetCheckpointAsync(request)).Snapshot.Content.ToStringUtf8();

@@ -5,7 +5,8 @@ using Npgsql;
 namespace Aegis.Tests;
 
 /// <summary>
-/// Whoever owns the database, with a connection of their own: takes the guards away and changes rows behind the service.
+/// Whoever owns the database, with a connection of their own: takes the guards away, changes rows behind the service, and leaves
+/// the guards as they were.
 /// </summary>
 internal static class Tampering
 {
@@ -21,9 +22,16 @@ internal static class Tampering
         if (database.StartsWith("sqlite:", StringComparison.Ordinal))
         {
             await using var sqlite = new SqliteConnection($"Data Source={database["sqlite:".Length..]};Pooling=False");
-            foreach (var trigger in await sqlite.QueryAsync<string>("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
-                await sqlite.ExecuteAsync($"DROP TRIGGER IF EXISTS {trigger}");
+            await sqlite.OpenAsync();
+            await sqlite.ExecuteAsync("BEGIN IMMEDIATE");
+            var triggers = (await sqlite.QueryAsync<(string Name, string Sql)>(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).ToList();
+            foreach (var (name, _) in triggers)
+                await sqlite.ExecuteAsync($"DROP TRIGGER {name}");
             await sqlite.ExecuteAsync(sql, parameters);
+            foreach (var (_, create) in triggers)
+                await sqlite.ExecuteAsync(create);
+            await sqlite.ExecuteAsync("COMMIT");
             return;
         }
         await using var postgres = new NpgsqlConnection(database);

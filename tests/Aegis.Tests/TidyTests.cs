@@ -48,6 +48,10 @@ public sealed partial class TidyTests
         => Assert.That(new Compiled("Aegis.Core").Impurities(), Is.Empty);
 
     [Test]
+    public void Evidence_is_checked_without_server_and_store()
+        => Assert.That(new Compiled("Aegis.Evidence").Assemblies, Has.None.AnyOf("Aegis.Server", "Aegis.Storage"));
+
+    [Test]
     public void Sql_is_never_put_together()
     {
         var found =
