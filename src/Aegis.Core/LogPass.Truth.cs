@@ -107,7 +107,10 @@ internal sealed partial class LogPass
     /// <summary>The record's hash is its leaf and something else of it was altered: where it does not say what, the kept bytes do.</summary>
     private void ReportUnsound(RecordVote vote)
     {
-        var (finding, stored) = (vote.Finding!, vote.Stored);
+        var stored = vote.Stored;
+        // With the hash of the record before more can be told, and in the words in which the chain alone would tell it.
+        var finding = RecordVote.Of(stored, vote.Record.Key, Before(vote.Record.Key, vote.Record.Sequence)?.Hash).Finding
+            ?? vote.Finding!;
         var original = finding.Differences.Count == 0 ? Original(stored.LogIndex, vote.Hash, vote) : null;
         if (original is null)
         {

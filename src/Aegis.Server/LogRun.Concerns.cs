@@ -196,7 +196,9 @@ public sealed partial class LogRun
                     unsure.Add(key);
                 }
             }
-            violations.AddRange(await CheckHeadsOfAsync(unsure, cancellationToken));
+            // Records that went by and are gone since are told by whoever looks next, each by its name.
+            violations.AddRange((await CheckHeadsOfAsync(unsure, cancellationToken)).Where(
+                v => v.Class != ViolationClass.TailTruncated || v.Sequence > _touched.GetValueOrDefault(v.Key)));
             _ahead.ExceptWith(unsure);
         }
         _touched.Clear();
