@@ -104,6 +104,34 @@ internal sealed partial class LogPass
         return null;
     }
 
+    /// <summary>The record's hash is its leaf and something else of it was altered: where it does not say what, the kept bytes do.</summary>
+    private void ReportUnsound(RecordVote vote)
+    {
+        var stored = vote.Stored;
+        // With the hash of the record before more can be told, and in the words in which the chain alone would tell it.
+        var finding = RecordVote.Of(stored, vote.Record.Key, Before(vote.Record.Key, vote.Record.Sequence)?.Hash).Finding
+            ?? vote.Finding!;
+        var original = finding.Differences.Count == 0 ? Original(stored.LogIndex, vote.Hash, vote) : null;
+        if (original is null)
+        {
+            _violations.Add(finding with { Key = vote.Record.Key, Sequence = vote.Record.Sequence });
+            return;
+        }
+        var differences = Difference.Between(original, stored.Record with
+        {
+            PersonDigest = original.PersonDigest,
+            ContentDigest = original.ContentDigest,
+            SnapshotDigest = original.SnapshotDigest,
+            PreviousHash = original.PreviousHash,
+        }).ToList();
+        if (RecordFormat.HashOf(stored.Encoded.Span) != vote.Hash)
+        {
+            differences.Add(new Difference("encoded", Convert.ToHexStringLower(RecordFormat.Encode(original)),
+                Convert.ToHexStringLower(stored.Encoded.Span)));
+        }
+        _violations.Add(finding with { Key = original.Key, Sequence = original.Sequence, Differences = differences });
+    }
+
     private void ReportAltered(RecordVote vote, Record? original, Hash leaf)
     {
         var (stored, found) = (vote.Stored, vote.Stored.Record);

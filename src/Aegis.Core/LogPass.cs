@@ -184,8 +184,8 @@ internal sealed partial class LogPass
     {
         _leaves.Add(vote.Hash);
         var record = vote.Record;
-        if (vote.Finding is { } finding)
-            _violations.Add(finding with { Key = record.Key, Sequence = record.Sequence });
+        if (vote.Finding is not null)
+            ReportUnsound(vote);
         foreach (var part in vote.Parts)
         {
             if (part.Actual is null)

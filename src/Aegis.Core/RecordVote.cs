@@ -35,6 +35,9 @@ public sealed class RecordVote
     public static RecordVote Of(StoredRecord stored)
     {
         var vote = Of(stored, stored.Record.Key, null);
+        // Of bytes that are no record the digests are not known, and nothing can be said of the parts.
+        if (!vote.IsSound && RecordFormat.TryDecode(stored.Encoded.Span) is null)
+            return vote;
         return RecordParts.Check(vote.Record) is { Count: > 0 } parts
             ? new RecordVote(stored, vote.Record, vote.Hash, vote.Finding, vote.Alternative) { Parts = parts }
             : vote;

@@ -25,16 +25,18 @@ public static class WorkflowHeads
                 $"The stored head of the workflow is at record {head.Sequence}, and its newest record is {last.Record.Sequence}.")
             { ExpectedHash = head.HeadHash, ActualHash = last.Hash };
         }
+        // What stands in the place of the newest record was altered, which is told there: the head is judged by what was recorded.
         var vote = RecordVote.Of(last);
-        var hash = head.HeadHash == vote.Alternative ? head.HeadHash : vote.Hash;
-        var differences = ChainRules.HeadDifferences(head, vote.Record, hash, checkpointSequence,
+        if (!vote.IsSound)
+            return null;
+        var differences = ChainRules.HeadDifferences(head, vote.Record, vote.Hash, checkpointSequence,
             first is null ? null : first with { Record = RecordVote.Of(first).Record });
         return differences.Count == 0
             ? null
             : Modified(key, "The stored head of the workflow is not the one that its records give.") with
             {
                 Differences = differences,
-                ExpectedHash = hash,
+                ExpectedHash = vote.Hash,
                 ActualHash = head.HeadHash,
             };
     }

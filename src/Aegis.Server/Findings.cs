@@ -40,10 +40,14 @@ public sealed partial class Findings(
     // Written under _syncing.
     private volatile Known? _known;
     private OpenViolations _counted;
+    private long _open;
     private long _readAt;
 
     /// <summary>Called when <see cref="IsClean"/> may have changed.</summary>
     public event Action? Changed;
+
+    /// <summary>How many are open, as last read.</summary>
+    public long Open => Interlocked.Read(ref _open);
 
     /// <summary>Whether no violation is open; false until the store has told.</summary>
     public bool IsClean
@@ -209,6 +213,7 @@ public sealed partial class Findings(
         _known = new Known(counted.Count == 0 && open.Count == 0,
             open.GroupBy(v => v.Violation.Key).ToDictionary(g => g.Key, g => g.ToList()));
         (_counted, _readAt) = (counted, time.GetTimestamp());
+        Interlocked.Exchange(ref _open, counted.Count);
     }
 
     private void Publish()

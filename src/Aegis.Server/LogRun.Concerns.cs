@@ -196,7 +196,9 @@ public sealed partial class LogRun
                     unsure.Add(key);
                 }
             }
-            violations.AddRange(await CheckHeadsOfAsync(unsure, cancellationToken));
+            // Records that went by and are gone since are told by whoever looks next, each by its name.
+            violations.AddRange((await CheckHeadsOfAsync(unsure, cancellationToken)).Where(
+                v => v.Class != ViolationClass.TailTruncated || v.Sequence > _touched.GetValueOrDefault(v.Key)));
             _ahead.ExceptWith(unsure);
         }
         _touched.Clear();
@@ -232,8 +234,10 @@ public sealed partial class LogRun
         foreach (var key in keys)
         {
             var head = heads.GetValueOrDefault(key);
-            var violation = WorkflowHeads.Check(key, head, newest.GetValueOrDefault(key), first.GetValueOrDefault(key),
-                checkpoints.GetValueOrDefault(key)?.Record.Sequence ?? 0);
+            var checkpoint = checkpoints.GetValueOrDefault(key)?.Record.Sequence ?? 0;
+            if (head?.CheckpointSequence > checkpoint && !await IsThereAsync(key, head.CheckpointSequence, cancellationToken))
+                checkpoint = head.CheckpointSequence;
+            var violation = WorkflowHeads.Check(key, head, newest.GetValueOrDefault(key), first.GetValueOrDefault(key), checkpoint);
             if (violation is null && head?.ForkedFrom is { } fork)
                 violation = await CheckForkAsync(key, fork, cancellationToken);
             if (violation is not null)
@@ -243,6 +247,14 @@ public sealed partial class LogRun
         }
         return violations;
     }
+
+    /// <summary>
+    /// Whether a record is there and in order. The head that names one which is not has nothing to answer for: the record's own
+    /// place tells of it.
+    /// </summary>
+    private async Task<bool> IsThereAsync(WorkflowKey key, long sequence, CancellationToken cancellationToken) =>
+        await store.ReadRecordsAsync([(key, sequence)], cancellationToken) is [var record] && record.Record.Sequence == sequence
+            && RecordVote.Of(record).IsSound;
 
     /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
     private async Task<Violation?> CheckForkAsync(WorkflowKey key, ForkPoint fork, CancellationToken cancellationToken)

@@ -39,6 +39,9 @@ public sealed class Metrics : IDisposable
         _meter.CreateObservableGauge("aegis.audit.scrub.age", scrubAgeSeconds, "s", "Since the whole history was last verified.");
     }
 
+    public void WatchViolations(Func<long> open) =>
+        _meter.CreateObservableGauge("aegis.violations.open", open, "{violation}", "Violations that nobody has released, as last read.");
+
     public void Verified(long records) => _verified.Add(records);
 
     public void Taken(TimeSpan wait) => _queueWait.Record(wait.TotalSeconds);

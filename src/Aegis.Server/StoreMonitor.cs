@@ -66,6 +66,7 @@ public sealed class StoreMonitor : BackgroundService
         findings.Changed += Publish;
         audit.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
+        metrics.WatchViolations(() => findings.Open);
         Publish();
     }
 

@@ -42,8 +42,7 @@ public abstract partial class LedgerStoreContract
 
         var (read, listed) = ((await Store.ReadLogAsync(2, 3, 1, default))[0], (await LogAsync())[2]);
 
-        Assert.That(RecordVote.Of(read).Finding!.Differences.Single().Field,
-            Is.EqualTo(RecordVote.Of(listed).Finding!.Differences.Single().Field));
+        Assert.That(RecordVote.Of(read).Finding!.Message, Is.EqualTo(RecordVote.Of(listed).Finding!.Message));
     }
 
     [Test]
