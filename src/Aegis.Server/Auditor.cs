@@ -61,7 +61,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         if (memory.RolledBack is { } rolledBack)
         {
             // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
-            findings.Report([await RolledBackAsync(rolledBack, cancellationToken)]);
+            findings.Report([memory.FindingOf(rolledBack, await store.ReadHeadAsync(cancellationToken))]);
             (_window, _wasRolledBack) = (null, true);
             status.Audited(memory.Size);
             return Interval;
@@ -138,21 +138,6 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             size = heads[^1].Size - 1;
         }
         return new MerkleFrontier();
-    }
-
-    private async Task<Violation> RolledBackAsync(Refusal rolledBack, CancellationToken cancellationToken)
-    {
-        var stored = await store.ReadHeadAsync(cancellationToken);
-        var isSigned = stored is null || (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size
-            && head.Root == stored.Frontier?.Root);
-        return new Violation(isSigned ? ViolationClass.LogRolledBack : ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
-            rolledBack.Message)
-        {
-            LogIndex = stored?.Size ?? 0,
-            ExpectedHash = memory.Newest?.Head.Root,
-            ActualHash = stored?.Frontier?.Root,
-            LastGoodLogSize = memory.Newest?.Head.Size ?? 0,
-        };
     }
 
     /// <summary>

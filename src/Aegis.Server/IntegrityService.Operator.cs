@@ -1,4 +1,5 @@
 using Aegis.Core;
+using Aegis.Storage;
 using Grpc.Core;
 
 namespace Aegis.Server;
@@ -15,7 +16,8 @@ public sealed partial class IntegrityService
         var (actor, reason) = OperatorOf(fields, request.Actor, request.Reason);
         fields.Check();
         // Looked at anew: what is accepted is the log as it is now.
-        if (await store.ReadHeadAsync(context.CancellationToken) is { } stored)
+        var stored = await store.ReadHeadAsync(context.CancellationToken);
+        if (stored is not null)
             await memory.FollowAsync(stored, memory.Size, context.CancellationToken);
         if (memory.RolledBack is not { } rolledBack || memory.Newest is not { } lost)
             throw new RefusalException(Ledger.NothingToAccept);
@@ -42,9 +44,27 @@ public sealed partial class IntegrityService
         {
             NewLogId = response.LogId,
             SurvivingSize = surviving.Head.Size,
+            Violations = await ReleaseOfRollbackAsync(memory.FindingOf(rolledBack, stored), context.CancellationToken),
         };
         response.Record = (await ActAsync(command, context)).ToPb();
+        findings.Forget();
+        await findings.SettleAsync(CancellationToken.None);
         return response;
+    }
+
+    /// <summary>
+    /// Accepting the loss answers what was found of it. The finding is told first, should nobody have found it yet: an audit that
+    /// is late with it then finds it answered.
+    /// </summary>
+    private async Task<ViolationChange> ReleaseOfRollbackAsync(Violation finding, CancellationToken cancellationToken)
+    {
+        findings.Report([finding]);
+        await findings.SettleAsync(cancellationToken);
+        var filter = new ViolationFilter { Namespace = WorkflowKey.None.Namespace, WorkflowId = WorkflowKey.None.WorkflowId };
+        var open = (await OpenAsync(filter, cancellationToken))
+            .Where(v => v.Violation.Class is ViolationClass.LogRolledBack or ViolationClass.SignatureInvalid).ToList();
+        return new ViolationChange(ViolationFate.Released, [WorkflowKey.None], [.. open.Select(v => v.Id)],
+            open.Count == 0 ? 0 : open.Max(v => v.Number));
     }
 
     /// <summary>

@@ -155,6 +155,22 @@ public sealed class SignerMemory(
         SetRolledBack(null);
     }
 
+    /// <summary>What the log that is rolled back is as a finding: taken back, or with a newest head that nobody has signed.</summary>
+    public Violation FindingOf(Refusal rolledBack, StoredHead? stored)
+    {
+        var isSigned = stored is null || (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size
+            && head.Root == stored.Frontier?.Root);
+        var newest = Newest;
+        return new Violation(isSigned ? ViolationClass.LogRolledBack : ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
+            rolledBack.Message)
+        {
+            LogIndex = stored?.Size ?? 0,
+            ExpectedHash = newest?.Head.Root,
+            ActualHash = stored?.Frontier?.Root,
+            LastGoodLogSize = newest?.Head.Size ?? 0,
+        };
+    }
+
     /// <summary>Writes the file once more and stops.</summary>
     public override async Task StopAsync(CancellationToken cancellationToken)
     {

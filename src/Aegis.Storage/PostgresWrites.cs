@@ -134,33 +134,39 @@ internal static class PostgresWrites
 
         """;
 
-    /// <summary>Tiles of one level. Built here, since other servers have written some of their leaves.</summary>
+    /// <summary>
+    /// Tiles of one level. Built here, since other servers have written some of their leaves. Where some are gone behind the
+    /// service's back no tile is stored, which verification tells, and writing goes on.
+    /// </summary>
     private const string StoreTiles =
         """
         INSERT INTO log_tile (level, tile_index, root, hashes, entries)
-        SELECT
-            tile.level,
-            tile.tile_index,
-            tile.root,
-            CASE tile.level
-                WHEN 0 THEN leaves.hashes
-                ELSE (
-                    SELECT string_agg(below.root, ''::bytea ORDER BY below.tile_index)
-                    FROM log_tile AS below
-                    WHERE below.level = tile.level - 1
-                      AND below.tile_index >= tile.tile_index * 256
-                      AND below.tile_index < (tile.tile_index + 1) * 256)
-            END,
-            leaves.entries
-        FROM unnest(@tLevel, @tIndex, @tRoot) AS tile (level, tile_index, root)
-        LEFT JOIN LATERAL (
+        SELECT level, tile_index, root, hashes, entries
+        FROM (
             SELECT
-                string_agg(hash, ''::bytea ORDER BY log_index) AS hashes,
-                string_agg(int4send(octet_length(encoded)) || encoded, ''::bytea ORDER BY log_index) AS entries
-            FROM record
-            WHERE tile.level = 0
-              AND log_index >= tile.tile_index * 256
-              AND log_index < (tile.tile_index + 1) * 256) AS leaves ON true;
+                tile.level,
+                tile.tile_index,
+                tile.root,
+                CASE tile.level
+                    WHEN 0 THEN leaves.hashes
+                    ELSE (
+                        SELECT string_agg(below.root, ''::bytea ORDER BY below.tile_index)
+                        FROM log_tile AS below
+                        WHERE below.level = tile.level - 1
+                          AND below.tile_index >= tile.tile_index * 256
+                          AND below.tile_index < (tile.tile_index + 1) * 256)
+                END AS hashes,
+                leaves.entries
+            FROM unnest(@tLevel, @tIndex, @tRoot) AS tile (level, tile_index, root)
+            LEFT JOIN LATERAL (
+                SELECT
+                    string_agg(hash, ''::bytea ORDER BY log_index) AS hashes,
+                    string_agg(int4send(octet_length(encoded)) || encoded, ''::bytea ORDER BY log_index) AS entries
+                FROM record
+                WHERE tile.level = 0
+                  AND log_index >= tile.tile_index * 256
+                  AND log_index < (tile.tile_index + 1) * 256) AS leaves ON true) AS built
+        WHERE octet_length(hashes) = 8192;
 
         """;
 

@@ -37,7 +37,10 @@ internal static class SqliteWrites
         }
     }
 
-    /// <summary>Built from what is stored, the lower levels first.</summary>
+    /// <summary>
+    /// Built from what is stored, the lower levels first. Where some of it is gone behind the service's back no tile is stored,
+    /// which verification tells, and writing goes on.
+    /// </summary>
     private static void StoreTiles(SqliteConnection connection, IReadOnlyList<Tile> tiles)
     {
         foreach (var tile in tiles)
@@ -57,6 +60,8 @@ internal static class SqliteWrites
                       ORDER BY tile_index
                       """,
                 new { tile.Level, tile.Index }).ToList();
+            if (below.Count != Tile.Width || below.Exists(b => b.Hash.Length != Hash.Size))
+                continue;
             connection.Execute(
                 """
                 INSERT INTO log_tile (level, tile_index, root, hashes, entries)

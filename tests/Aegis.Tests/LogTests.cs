@@ -112,6 +112,18 @@ public sealed class LogTests(Database database) : IAsyncDisposable
         }
     }
 
+    [Test]
+    public async Task A_record_that_is_gone_does_not_stop_the_writes_where_its_tile_would_be_full()
+    {
+        await _server.Workflows.StartWorkflowAsync(Start("gone"));
+        await Tampering.RunAsync(_server, "DELETE FROM record WHERE workflow_id = 'gone'");
+
+        await Task.WhenAll(Enumerable.Range(0, 300).Select(i => _server.Workflows.StartWorkflowAsync(
+            new Pb.StartWorkflowRequest { WorkflowId = $"w{i}", WorkflowType = "order", InitialState = "NEW" }).ResponseAsync));
+
+        Assert.That(await Tampering.CountAsync(_server, "SELECT count(*) FROM log_tile"), Is.Zero);
+    }
+
     private static Pb.StartWorkflowRequest Start(string id) => new()
     {
         WorkflowId = id,

@@ -75,6 +75,11 @@ public sealed class RollbackTests(Database database) : IAsyncDisposable
             var accepted = await server.Integrity.AcceptRollbackAsync(request);
             await WriteAsync(server, "after", 1);
             await Until.HealthAsync(server.Health, "aegis.writes", serving: true);
+            await Until.HealthAsync(server.Health, "aegis.integrity", serving: true);
+            var violations = await server.Integrity.ListViolationsAsync(
+                new Pb.ListViolationsRequest { AllNamespaces = true, IncludeReleased = true });
+            Assert.That(violations.Violations.Select(v => (v.Class, v.Released)),
+                Is.EqualTo(new[] { (Pb.ViolationClass.LogRolledBack, true) }));
             var info = await server.System.GetServerInfoAsync(new Pb.GetServerInfoRequest());
             var base_ = told.LogId[..^2];
             logId = accepted.LogId;
