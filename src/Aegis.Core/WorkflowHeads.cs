@@ -27,16 +27,23 @@ public static class WorkflowHeads
         }
         // What stands in the place of the newest record was altered, which is told there: the head is judged by what was recorded.
         var vote = RecordVote.Of(last);
-        if (!vote.IsSound)
-            return null;
-        var differences = ChainRules.HeadDifferences(head, vote.Record, vote.Hash, checkpointSequence,
-            first is null ? null : first with { Record = RecordVote.Of(first).Record });
+        return vote.IsSound ? Check(head, vote, first is null ? null : RecordVote.Of(first), checkpointSequence) : null;
+    }
+
+    /// <param name="head">A stored head.</param>
+    /// <param name="last">The vote on the newest record it stands for, which is sound.</param>
+    /// <param name="first">The vote on its record 1, or null where that is not there.</param>
+    /// <param name="checkpointSequence">Its newest record that carries a snapshot, not behind the head's sequence; 0 for none.</param>
+    public static Violation? Check(Workflow head, RecordVote last, RecordVote? first, long checkpointSequence)
+    {
+        var differences = ChainRules.HeadDifferences(head, last.Record, last.Hash, checkpointSequence,
+            first is null ? null : first.Stored with { Record = first.Record });
         return differences.Count == 0
             ? null
-            : Modified(key, "The stored head of the workflow is not the one that its records give.") with
+            : Modified(head.Key, "The stored head of the workflow is not the one that its records give.") with
             {
                 Differences = differences,
-                ExpectedHash = vote.Hash,
+                ExpectedHash = last.Hash,
                 ActualHash = head.HeadHash,
             };
     }

@@ -191,7 +191,7 @@ public sealed partial class LogRun
                     if (_ahead.Count < AheadMax)
                         _ahead.Add(key);
                 }
-                else if (row is null || row.Sequence != seen || GoodHeads.GetValueOrDefault(key) != row)
+                else if (row is null || row.Sequence != seen || (GoodHeads.GetValueOrDefault(key) != row && !IsWitnessed(row)))
                 {
                     unsure.Add(key);
                 }
@@ -203,6 +203,23 @@ public sealed partial class LogRun
         }
         _touched.Clear();
         return violations;
+    }
+
+    /// <summary>Whether all records of a workflow went by and its head is what they give.</summary>
+    private bool IsWitnessed(Workflow head)
+    {
+        if (head.ForkedFrom is not null || !_witnesses.Remove(head.Key, out var witnesses)
+            || witnesses.Last.Record.Sequence != head.Sequence
+            || WorkflowHeads.Check(head, witnesses.Last, witnesses.First, witnesses.Checkpoint) is not null)
+        {
+            return false;
+        }
+        // Kept for the records to come, unless none can come.
+        if (!head.IsClosed)
+            _witnesses[head.Key] = witnesses;
+        if (GoodHeads.Count < AheadMax)
+            GoodHeads[head.Key] = head;
+        return true;
     }
 
     /// <summary>Compares the heads of workflows with their records, whatever went by.</summary>

@@ -16,11 +16,17 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     // Where heads are missing, the distance over which the next one is looked for.
     private const int RecordsPerPageMax = 16_384;
 
+    // Each holds two records.
+    private const int WitnessesMax = 50_000;
+
     private readonly HashSet<WorkflowKey> _toldGone = [];
 
     // The newest record that went by of each workflow whose head was not looked at since, and those whose heads were further.
     private readonly Dictionary<WorkflowKey, long> _touched = [];
     private readonly HashSet<WorkflowKey> _ahead = [];
+
+    // Of workflows whose records went by from the first on: they tell what the head has to say without being read again.
+    private readonly Dictionary<WorkflowKey, Witnesses> _witnesses = [];
 
     /// <summary>Records below this place are followed from those before them in this run alone: they were checked before.</summary>
     public long LinksFrom { get; init; }
@@ -72,9 +78,22 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         }
         verifier.Advance(findings);
         foreach (var vote in page.Records)
+        {
             _touched[vote.Record.Key] = Math.Max(vote.Record.Sequence, _touched.GetValueOrDefault(vote.Record.Key));
+            Witness(vote);
+        }
         concerns = await WithoutImportsAsync(concerns, cancellationToken);
         return new LogStep(page, findings, await NamedAsync(concerns, cancellationToken));
+    }
+
+    private void Witness(RecordVote vote)
+    {
+        var (key, sequence) = (vote.Record.Key, vote.Record.Sequence);
+        var before = _witnesses.GetValueOrDefault(key);
+        if (!vote.IsSound || (sequence == 1 ? _witnesses.Count >= WitnessesMax : before?.Last.Record.Sequence != sequence - 1))
+            _witnesses.Remove(key);
+        else
+            _witnesses[key] = new Witnesses(before?.First ?? vote, vote, vote.Record.IsCheckpoint ? sequence : before?.Checkpoint ?? 0);
     }
 
     private async Task<long> EndOfPageAsync(long from, long end, CancellationToken cancellationToken)
@@ -182,6 +201,9 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         return named;
     }
 }
+
+/// <summary>The records that a workflow's head is compared with.</summary>
+internal sealed record Witnesses(RecordVote First, RecordVote Last, long Checkpoint);
 
 /// <summary>One page, what came out of it, and what is wrong in it.</summary>
 public sealed record LogStep(LogPage Page, LogFindings Findings, IReadOnlyList<Violation> Violations)
