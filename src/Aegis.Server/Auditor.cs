@@ -15,7 +15,11 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     /// <summary>How many of the newest records are looked at in every round.</summary>
     public const int WindowRecords = 10_000;
 
+    // From the beginning of one round to that of the next: an edit shows within 5 s, and however large the records are, looking at
+    // them again takes a small share of the server's time.
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1.5);
+    private static readonly TimeSpan IntervalMax = TimeSpan.FromSeconds(3.2);
+    private const int RoundShare = 20;
     private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(50);
 
     // All of the window's snapshots where they are small; else some in each round, one after the other.
@@ -58,16 +62,25 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
 
     private async Task<TimeSpan> RoundAsync(CancellationToken cancellationToken)
     {
+        var begun = time.GetTimestamp();
+        await LookAsync(cancellationToken);
+        var taken = time.GetElapsedTime(begun);
+        var pause = TimeSpan.FromTicks(Math.Clamp(RoundShare * taken.Ticks, Interval.Ticks, IntervalMax.Ticks)) - taken;
+        return pause > Patience ? pause : Patience;
+    }
+
+    private async Task LookAsync(CancellationToken cancellationToken)
+    {
         if (memory.RolledBack is { } rolledBack)
         {
             // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
             findings.Report([memory.FindingOf(rolledBack, await store.ReadHeadAsync(cancellationToken))]);
             (_window, _wasRolledBack) = (null, true);
             status.Audited(memory.Size);
-            return Interval;
+            return;
         }
         if (await store.ReadHeadAsync(cancellationToken) is not { IsSealed: true } head)
-            return Interval;
+            return;
         if (_wasRolledBack || head.LogId != _logId || head.Size < _window?.Size)
             (_window, _logId, _wasRolledBack) = (null, head.LogId, false);
         _window ??= new AuditWindow(await TrustedStartAsync(head.Size - WindowRecords, cancellationToken), signer);
@@ -89,7 +102,6 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         metrics.Verified(head.Size - window.From);
         window.MoveOn(head.Size, WindowRecords);
         status.Audited(head.Size);
-        return Interval;
 
         // At once: what is repaired meanwhile must not be told after it.
         Task TellAsync(IReadOnlyList<Violation> violations)
