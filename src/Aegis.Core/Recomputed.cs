@@ -24,7 +24,7 @@ internal static class Recomputed
     {
         try
         {
-            return encoded.SequenceEqual(RecordFormat.Encode(record));
+            return RecordFormat.Encodes(record, encoded);
         }
         catch (Exception e) when (e is OverflowException or EncoderFallbackException)
         {

@@ -28,14 +28,24 @@ public static class RecordFormat
     private const string ContentLabel = "aegis/content/v1";
     private const string SnapshotLabel = "aegis/snapshot/v1";
 
+    private const int ScratchBytesMax = 64 * 1024;
+
+    [ThreadStatic]
+    private static byte[]? _scratch;
+
     private static readonly UTF8Encoding Utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     /// <summary>The record's bytes. Kind and status are written as they are, known or not.</summary>
     /// <exception cref="OverflowException">A text has more than 65,535 bytes.</exception>
     /// <exception cref="EncoderFallbackException">A text is not to be had in UTF-8.</exception>
-    public static byte[] Encode(Record record)
+    public static byte[] Encode(Record record) => Write(record).ToArray();
+
+    /// <summary>Whether a record's bytes are these. Fails like <see cref="Encode(Record)"/>.</summary>
+    public static bool Encodes(Record record, ReadOnlySpan<byte> encoded) => Write(record).Written.SequenceEqual(encoded);
+
+    private static Writer Write(Record record)
     {
-        var writer = new Writer(512);
+        var writer = new Writer();
         writer.Label(RecordLabel);
         writer.Opaque16(record.LogId);
         writer.Opaque16(record.Namespace);
@@ -54,7 +64,7 @@ public static class RecordFormat
         writer.Hash(record.ContentDigest);
         writer.Hash(record.SnapshotDigest);
         writer.Hash(record.PreviousHash);
-        return writer.ToArray();
+        return writer;
     }
 
     /// <summary>Reads what <see cref="Encode(Record)"/> wrote; the values of the parts are not in these bytes.</summary>
@@ -121,28 +131,32 @@ public static class RecordFormat
         }
     }
 
-    public static Hash DigestOf(Person person) => Core.Hash.Of(Encode(person));
+    public static Hash DigestOf(Person person) => Core.Hash.Of(Write(person).Written);
 
     /// <summary>Zero for no content.</summary>
-    public static Hash DigestOf(Content? content) => content is null ? default : Core.Hash.Of(Encode(content));
+    public static Hash DigestOf(Content? content) => content is null ? default : Core.Hash.Of(Write(content).Written);
 
     /// <summary>Zero for no snapshot.</summary>
     public static Hash DigestOf(SnapshotPart? snapshot) =>
-        snapshot is null ? default : Core.Hash.Of(Encode(snapshot));
+        snapshot is null ? default : Core.Hash.Of(Write(snapshot).Written);
 
-    public static byte[] Encode(Person person)
+    public static byte[] Encode(Person person) => Write(person).ToArray();
+
+    private static Writer Write(Person person)
     {
-        var writer = new Writer(128);
+        var writer = new Writer();
         writer.Label(PersonLabel);
         writer.Bytes16(person.Salt);
         writer.Opaque16(person.Actor);
         writer.Opaque16(person.Principal);
-        return writer.ToArray();
+        return writer;
     }
 
-    public static byte[] Encode(Content content)
+    public static byte[] Encode(Content content) => Write(content).ToArray();
+
+    private static Writer Write(Content content)
     {
-        var writer = new Writer(256);
+        var writer = new Writer();
         writer.Label(ContentLabel);
         writer.Bytes16(content.Salt);
         writer.Opaque32(content.Reason);
@@ -152,18 +166,20 @@ public static class RecordFormat
             writer.Opaque16(key);
             writer.Opaque32(value);
         }
-        return writer.ToArray();
+        return writer;
     }
 
-    public static byte[] Encode(SnapshotPart snapshot)
+    public static byte[] Encode(SnapshotPart snapshot) => Write(snapshot).ToArray();
+
+    private static Writer Write(SnapshotPart snapshot)
     {
-        var writer = new Writer(128);
+        var writer = new Writer();
         writer.Label(SnapshotLabel);
         writer.Bytes16(snapshot.Salt);
         writer.Opaque16(snapshot.ContentType);
         writer.U64(snapshot.Size);
         writer.Hash(snapshot.Sha256);
-        return writer.ToArray();
+        return writer;
     }
 
     /// <summary>Whether every part whose values are there has the digest that the record says.</summary>
@@ -178,7 +194,7 @@ public static class RecordFormat
     /// </summary>
     public static Bytes16 RequestKey(WorkflowKey workflow, string requestId)
     {
-        var writer = new Writer(256);
+        var writer = new Writer();
         writer.Opaque16(workflow.Namespace);
         writer.Opaque16(workflow.WorkflowId);
         writer.Opaque16(requestId);
@@ -190,7 +206,7 @@ public static class RecordFormat
     /// <summary>opaque16 namespace ‖ opaque16 workflow_id ‖ u64 sequence ‖ hash: the last line of a statement, before base64.</summary>
     public static byte[] EncodeStatement(WorkflowKey workflow, long sequence, Hash hash)
     {
-        var writer = new Writer(128);
+        var writer = new Writer();
         writer.Opaque16(workflow.Namespace);
         writer.Opaque16(workflow.WorkflowId);
         writer.U64(sequence);
@@ -214,10 +230,13 @@ public static class RecordFormat
         }
     }
 
-    private ref struct Writer(int capacity)
+    /// <summary>Writes into a buffer of the thread, which the next writer writes over: one at a time.</summary>
+    private ref struct Writer
     {
-        private byte[] _buffer = new byte[capacity];
+        private byte[] _buffer;
         private int _length;
+
+        public Writer() => _buffer = _scratch ??= new byte[1024];
 
         public readonly ReadOnlySpan<byte> Written => _buffer.AsSpan(0, _length);
 
@@ -257,7 +276,12 @@ public static class RecordFormat
         private Span<byte> Take(int count)
         {
             if (_length + count > _buffer.Length)
+            {
                 Array.Resize(ref _buffer, Math.Max(_buffer.Length * 2, _length + count));
+                // What a store was made to hold can be of any size, and need not be kept.
+                if (_buffer.Length <= ScratchBytesMax)
+                    _scratch = _buffer;
+            }
             var span = _buffer.AsSpan(_length, count);
             _length += count;
             return span;
