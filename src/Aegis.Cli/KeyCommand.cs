@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Aegis.Evidence;
+using LogName = Aegis.Core.LogName;
 
 namespace Aegis.Cli;
 
@@ -21,6 +22,8 @@ internal static class KeyCommand
                 var name = session.Get(logId);
                 if (path is null != name is null)
                     throw new UsageException("--file and --log-id go together: a verifier key bears the log's name.");
+                if (name is not null && LogName.Problem(name) is { } problem)
+                    throw new UsageException($"--log-id {problem}.");
                 if (path is not null)
                 {
                     using var key = Load(path);

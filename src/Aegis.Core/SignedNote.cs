@@ -217,6 +217,13 @@ public sealed record WorkflowStatement(string LogId, long LogSize, WorkflowKey K
 /// <summary>The names of a log: its base, and for each accepted rollback a further generation, base/2, base/3 and so on.</summary>
 public static class LogName
 {
+    /// <summary>What is wrong with a name of a log, or null: a signed note could not carry it.</summary>
+    public static string? Problem(string logId) =>
+        logId.Length == 0 || logId.Any(c => char.IsWhiteSpace(c) || char.IsControl(c) || c == '+')
+            || Limits.Problem(logId, Limits.NameBytesMax) is not null
+            ? "must have 1 to 255 bytes without white space, control characters or \"+\""
+            : null;
+
     /// <summary>The base and the generation, 1 for the base itself.</summary>
     public static (string Base, long Generation) Split(string logId)
     {

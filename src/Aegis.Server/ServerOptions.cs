@@ -127,12 +127,8 @@ public sealed record ServerOptions
     {
         if (text is null)
             return null;
-        if (text.Any(c => char.IsWhiteSpace(c) || char.IsControl(c) || c == '+')
-            || Limits.Problem(text, Limits.NameBytesMax) is not null)
-        {
-            throw new ConfigurationException(
-                "AEGIS_LOG_ID must have 1 to 255 bytes without white space, control characters or \"+\".");
-        }
+        if (LogName.Problem(text) is { } problem)
+            throw new ConfigurationException($"AEGIS_LOG_ID {problem}.");
         var lastPart = text[(text.LastIndexOf('/') + 1)..];
         if (lastPart.Length < text.Length && lastPart.Length > 0 && lastPart.All(char.IsAsciiDigit))
             throw new ConfigurationException("AEGIS_LOG_ID must not end in \"/\" and digits: such names count generations.");

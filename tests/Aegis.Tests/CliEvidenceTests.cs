@@ -146,6 +146,8 @@ public sealed class CliEvidenceTests(Database database)
             Assert.That(fromServer.Error, Does.Contain("for display"));
             Assert.That((fromFile.Code, fromFile.Output, fromFile.Error), Is.EqualTo((ExitCode.Success, fromServer.Output, "")));
             Assert.That((await RunAsync(Nobody, "key", "show", "--file", SharedKey.Path)).Code, Is.EqualTo(ExitCode.Usage));
+            Assert.That((await RunAsync(Nobody, "key", "show", "--file", SharedKey.Path, "--log-id", "no name")).Code,
+                Is.EqualTo(ExitCode.Usage));
             Assert.That((await RunAsync(Nobody, "key", "show", "--file", _export, "--log-id", "x")).Code, Is.EqualTo(ExitCode.Usage));
         }
     }

@@ -78,12 +78,11 @@ public sealed class LedgerTests(Database database)
         RpcException? refused;
         await using (await HeldLog.TakeAsync(server))
         {
-            // One is taken and waits for the log; four fill the queue.
+            // Some are taken and wait for the log; those that come then fill the queue.
             waiting.Add(Given.WorkflowAsync(server));
             await Task.Delay(500);
-            waiting.AddRange(Enumerable.Range(0, 4).Select(_ => Given.WorkflowAsync(server)));
-            for (var until = DateTime.UtcNow.AddSeconds(10); ledger.QueueLength < 4 && DateTime.UtcNow < until;)
-                await Task.Delay(10);
+            for (var until = DateTime.UtcNow.AddSeconds(5); ledger.QueueLength < 4 && DateTime.UtcNow < until; await Task.Delay(50))
+                waiting.AddRange(Enumerable.Range(0, 4 - ledger.QueueLength).Select(_ => Given.WorkflowAsync(server)));
             refused = await Assert.ThrowsAsync<RpcException>(() => Given.WorkflowAsync(server));
         }
 
@@ -93,7 +92,9 @@ public sealed class LedgerTests(Database database)
             Assert.That(refused.GetRpcStatus()!.GetDetail<ErrorInfo>()!.Reason, Is.EqualTo("OVERLOADED"));
             Assert.That(refused.GetRpcStatus()!.GetDetail<RetryInfo>(), Is.Not.Null);
         }
-        await Task.WhenAll(waiting);
+        // One or the other may itself have come to a full queue.
+        await Task.WhenAll(waiting).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        Assert.That(waiting.Count(w => w.IsCompletedSuccessfully), Is.GreaterThanOrEqualTo(5));
     }
 
     [Test]
