@@ -10,7 +10,7 @@ public sealed record LogHeadRow(
 /// </summary>
 public sealed record LogTileRow(int Level, long Index, Hash Root, ReadOnlyMemory<byte> Hashes, ReadOnlyMemory<byte> Entries)
 {
-    private List<ReadOnlyMemory<byte>>? _entries;
+    private IReadOnlyList<ReadOnlyMemory<byte>>? _entries;
 
     /// <summary>The first leaf under it.</summary>
     public long From => Index << (Tile.Levels * (Level + 1));
@@ -27,7 +27,7 @@ public sealed record LogTileRow(int Level, long Index, Hash Root, ReadOnlyMemory
     /// <summary>An encoded record; null where the entries are cut short.</summary>
     public ReadOnlyMemory<byte>? EntryAt(int place)
     {
-        _entries ??= Split();
+        _entries ??= TileEntries.Read(Entries);
         return place < _entries.Count ? _entries[place] : null;
     }
 
@@ -38,21 +38,6 @@ public sealed record LogTileRow(int Level, long Index, Hash Root, ReadOnlyMemory
         for (var i = 0; HashAt(i) is { } hash; i++)
             frontier.Append(hash);
         return frontier.Root;
-    }
-
-    private List<ReadOnlyMemory<byte>> Split()
-    {
-        var entries = new List<ReadOnlyMemory<byte>>(Tile.Width);
-        var rest = Entries;
-        while (rest.Length >= 4)
-        {
-            var length = System.Buffers.Binary.BinaryPrimitives.ReadUInt32BigEndian(rest.Span);
-            if (length > rest.Length - 4)
-                break;
-            entries.Add(rest.Slice(4, (int)length));
-            rest = rest[(4 + (int)length)..];
-        }
-        return entries;
     }
 }
 

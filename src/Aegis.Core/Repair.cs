@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+
 namespace Aegis.Core;
 
 /// <summary>
@@ -41,13 +43,28 @@ public sealed record Repair
 /// </param>
 public sealed record StoredTile(Tile Tile, IReadOnlyList<Hash> Hashes, ReadOnlyMemory<byte> Entries)
 {
-    /// <summary>The encoded records; as many as can be read.</summary>
-    public IReadOnlyList<ReadOnlyMemory<byte>> Records()
+    public static StoredTile Of(LogTileRow row)
     {
-        var records = new List<ReadOnlyMemory<byte>>();
-        for (var rest = Entries; rest.Length >= 4;)
+        var hashes = new List<Hash>();
+        for (var place = 0; row.HashAt(place) is { } hash; place++)
+            hashes.Add(hash);
+        return new StoredTile(new Tile(row.Level, row.Index, row.Root), hashes, row.Entries);
+    }
+
+    /// <summary>The encoded records; as many as can be read.</summary>
+    public IReadOnlyList<ReadOnlyMemory<byte>> Records() => TileEntries.Read(Entries);
+}
+
+/// <summary>Encoded records as a tile keeps them, each with its length (4 bytes, big-endian) before it.</summary>
+public static class TileEntries
+{
+    /// <summary>As many as can be read: what was cut short ends early.</summary>
+    public static IReadOnlyList<ReadOnlyMemory<byte>> Read(ReadOnlyMemory<byte> entries)
+    {
+        var records = new List<ReadOnlyMemory<byte>>(Tile.Width);
+        for (var rest = entries; rest.Length >= 4;)
         {
-            var length = System.Buffers.Binary.BinaryPrimitives.ReadInt32BigEndian(rest.Span);
+            var length = BinaryPrimitives.ReadInt32BigEndian(rest.Span);
             if (length < 0 || length > rest.Length - 4)
                 break;
             records.Add(rest.Slice(4, length));
@@ -56,14 +73,14 @@ public sealed record StoredTile(Tile Tile, IReadOnlyList<Hash> Hashes, ReadOnlyM
         return records;
     }
 
-    /// <summary>The entries as <see cref="Records"/> reads them.</summary>
-    public static byte[] EntriesOf(IReadOnlyList<ReadOnlyMemory<byte>> records)
+    /// <summary>What <see cref="Read"/> reads.</summary>
+    public static byte[] Write(IReadOnlyCollection<ReadOnlyMemory<byte>> records)
     {
         var entries = new byte[records.Sum(r => 4 + r.Length)];
         var rest = entries.AsSpan();
         foreach (var record in records)
         {
-            System.Buffers.Binary.BinaryPrimitives.WriteInt32BigEndian(rest, record.Length);
+            BinaryPrimitives.WriteInt32BigEndian(rest, record.Length);
             record.Span.CopyTo(rest[4..]);
             rest = rest[(4 + record.Length)..];
         }

@@ -27,9 +27,6 @@ public sealed class SignedNote
     /// <summary>What was signed, its final newline included.</summary>
     public string Text { get; }
 
-    /// <summary>The names of the keys that signed, or claim to.</summary>
-    public IEnumerable<string> SignerNames => _signatures.Select(s => s.Name);
-
     /// <summary>A text with one signature, as it travels and is kept.</summary>
     public static string Write(string text, VerifierKey key, ReadOnlySpan<byte> signature)
     {
@@ -121,11 +118,9 @@ public sealed class VerifierKey
 
     public string Name { get; }
 
-    /// <summary>Four bytes.</summary>
-    public IReadOnlyList<byte> KeyId => Id;
-
     public ReadOnlySpan<byte> PublicKey => _publicKey;
 
+    /// <summary>Four bytes.</summary>
     internal byte[] Id { get; }
 
     /// <summary>The same key for another generation of the log.</summary>

@@ -48,6 +48,15 @@ public static class WorkflowHeads
             };
     }
 
+    /// <summary>The finding that a fork names a record of another workflow that has another hash.</summary>
+    public static Violation ForkedElsewhere(WorkflowKey key, ForkPoint fork, Hash actual) =>
+        Modified(key, $"It says to be forked from record {fork.Sequence} of \"{fork.WorkflowId}\", which has another hash.") with
+        {
+            ExpectedHash = fork.Hash,
+            ActualHash = actual,
+            Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
+        };
+
     private static Violation Modified(WorkflowKey key, string message) =>
         new(ViolationClass.WorkflowHeadModified, key, 0, message);
 }

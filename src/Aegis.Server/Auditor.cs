@@ -142,8 +142,8 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             var heads = await store.ReadHeadsBackAsync(size, 10, cancellationToken);
             foreach (var row in heads)
             {
-                if (signer.Verify(row.SignedNote) is { } head && head.Size == row.Size && row.Frontier?.Root == head.Root)
-                    return row.Frontier.Clone();
+                if (signer.Sealed(row.SignedNote, row.Size, row.Frontier) is { } head)
+                    return head.Frontier.Clone();
             }
             if (heads.Count == 0)
                 break;

@@ -115,13 +115,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             descending: false, 1, cancellationToken);
         if (source.Count == 0 || source[0].Record.Sequence != fork.Sequence || source[0].Hash == fork.Hash)
             return null;
-        return new Violation(ViolationClass.WorkflowHeadModified, head.Key, 0,
-            $"It says to be forked from record {fork.Sequence} of \"{fork.WorkflowId}\", which has another hash.")
-        {
-            ExpectedHash = fork.Hash,
-            ActualHash = source[0].Hash,
-            Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
-        };
+        return WorkflowHeads.ForkedElsewhere(head.Key, fork, source[0].Hash);
     }
 
     private Pb.VerifyWorkflowResponse ResponseOf(ChainVerifier verifier, List<Violation> violations, long logSize)

@@ -201,7 +201,8 @@ public sealed partial class Ledger(
             tail.Advance(batch.LogSize);
             metrics.Committed(commands.Count, batch.Records.Count, time);
         }
-        var (covering, tree) = (batch.Head ?? memory.Newest, batch.Head is null ? null : batch.Tree());
+        var covering = batch.Head ?? memory.Newest;
+        var tree = batch.Head is not null && commands.Any(c => c.Command is WriteCommand { IncludeProof: true }) ? batch.Tree() : null;
         for (var i = 0; i < commands.Count; i++)
             commands[i].Completion.TrySetResult(WithProof(outcomes[i], covering, tree));
     }

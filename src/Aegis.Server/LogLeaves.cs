@@ -37,18 +37,18 @@ public sealed class LogLeaves(ILedgerStore store, LogSigner signer, LogProofs pr
     public async Task<(long First, IReadOnlyList<Hash> Leaves)?> ProveAsync(long index, Hash? wanted,
         CancellationToken cancellationToken)
     {
-        var (before, after) = await store.FindHeadsAsync(index, cancellationToken);
-        if (after is null || signer.Verify(after.SignedNote) is not { } head || head.Size != after.Size)
-            return null;
-        var frontier = new MerkleFrontier();
-        if (before is not null)
+        // The newest head under which it is not, and the oldest under which it is.
+        if (await store.ReadHeadsAsync(index, long.MaxValue, 1, cancellationToken) is not [var after]
+            || signer.Verify(after.SignedNote) is not { } head || head.Size != after.Size)
         {
-            if (signer.Verify(before.SignedNote) is not { } known || known.Size != before.Size
-                || before.Frontier is not { } stored || stored.Root != known.Root)
-            {
+            return null;
+        }
+        var frontier = new MerkleFrontier();
+        if (await store.ReadHeadsBackAsync(index, 1, cancellationToken) is [var before])
+        {
+            if (signer.Sealed(before.SignedNote, before.Size, before.Frontier) is not { } known)
                 return null;
-            }
-            frontier = stored;
+            frontier = known.Frontier;
         }
         var told = await ToldAsync(frontier.Size, head.Size, cancellationToken);
         if (wanted is { } only)

@@ -282,13 +282,7 @@ public sealed partial class LogRun
         {
             return null;
         }
-        return new Violation(ViolationClass.WorkflowHeadModified, key, 0,
-            $"It says to be forked from record {fork.Sequence} of \"{fork.WorkflowId}\", which has another hash.")
-        {
-            ExpectedHash = fork.Hash,
-            ActualHash = vote.Hash,
-            Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
-        };
+        return WorkflowHeads.ForkedElsewhere(key, fork, vote.Hash);
     }
 
     private static async Task<Dictionary<WorkflowKey, StoredRecord>> ByKeyAsync(

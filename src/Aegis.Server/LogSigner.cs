@@ -12,9 +12,6 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
 
     private SigningKey Key => _key ?? throw new InvalidOperationException("The signing key has not been loaded.");
 
-    /// <summary>Whether the key has been loaded.</summary>
-    public bool IsReady => _key is not null;
-
     /// <summary>The key that verifies what is signed under the name of a log or of one of its generations.</summary>
     public VerifierKey VerifierKey(string logId) => Key.VerifierKey(logId);
 
@@ -39,6 +36,15 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
         return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
     }
 
+    /// <summary>
+    /// What is stored of a head, if this log's key has signed a head of that size and the stored tree is the one that was signed;
+    /// otherwise null.
+    /// </summary>
+    public SealedHead? Sealed(string signedNote, long size, MerkleFrontier? frontier) =>
+        frontier is not null && Verify(signedNote) is { } head && head.Size == size && head.Root == frontier.Root
+            ? new SealedHead(head, frontier, signedNote)
+            : null;
+
     /// <summary>The newest head of the log as it was stored, once this log's key is found to have signed it.</summary>
     /// <exception cref="RefusalException">CHAIN_BROKEN when it has not; STORE_UNAVAILABLE when there is no head yet.</exception>
     public SealedHead Demand(StoredHead? stored)
@@ -51,8 +57,8 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
         {
             return last;
         }
-        if (Verify(stored.SignedNote) is { } head && head.Size == stored.Size && head.Root == stored.Frontier!.Root)
-            return _demanded = new SealedHead(head, stored.Frontier, stored.SignedNote);
+        if (Sealed(stored.SignedNote, stored.Size, stored.Frontier) is { } head)
+            return _demanded = head;
         throw new RefusalException(new Refusal(Reason.ChainBroken,
             $"The newest head of the log, of {stored.Size} records, is not one that the log's key has signed. Verify the log.",
             ("log_id", stored.LogId), ("log_size", Refusal.Text(stored.Size))));

@@ -90,7 +90,7 @@ public sealed partial class Repairer
                     ("log_index", Refusal.Text(from + i)))));
         }
         var tile = new StoredTile(
-            new Tile(0, index, MerkleTree.Root([.. hashes])), hashes, StoredTile.EntriesOf(entries));
+            new Tile(0, index, MerkleTree.Root([.. hashes])), hashes, TileEntries.Write(entries));
         // The records alone differ: the tile may be right.
         var isSame = stored is not null && stored.Tile == tile.Tile && stored.Hashes.SequenceEqual(hashes)
             && stored.Entries.Span.SequenceEqual(tile.Entries.Span);

@@ -158,8 +158,7 @@ public sealed class SignerMemory(
     /// <summary>What the log that is rolled back is as a finding: taken back, or with a newest head that nobody has signed.</summary>
     public Violation FindingOf(Refusal rolledBack, StoredHead? stored)
     {
-        var isSigned = stored is null || (signer.Verify(stored.SignedNote) is { } head && head.Size == stored.Size
-            && head.Root == stored.Frontier?.Root);
+        var isSigned = stored is null || signer.Sealed(stored.SignedNote, stored.Size, stored.Frontier) is not null;
         var newest = Newest;
         return new Violation(isSigned ? ViolationClass.LogRolledBack : ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
             rolledBack.Message)
@@ -203,13 +202,11 @@ public sealed class SignerMemory(
         }
         if (stored.Size == 0)
             return SetRolledBack(Behind(newest!, "", 0));
-        if (signer.Verify(stored.SignedNote) is not { } head || head.LogId != stored.LogId || head.Size != stored.Size
-            || head.Root != stored.Frontier!.Root)
+        if (signer.Sealed(stored.SignedNote, stored.Size, stored.Frontier) is not { } found || found.Head.LogId != stored.LogId)
         {
             return SetRolledBack(RolledBackTo(stored.LogId, stored.Size, newest,
                 "its newest head is not one that the log's key has signed"));
         }
-        var found = new SealedHead(head, stored.Frontier, stored.SignedNote);
         if (newest is null || await ExtendsAsync(newest, found, hashesSince, cancellationToken))
         {
             Remember(found);
@@ -257,15 +254,8 @@ public sealed class SignerMemory(
     private async Task<Hash> GrownAsync(SealedHead from, long size, bool fromEncoded, CancellationToken cancellationToken)
     {
         var frontier = from.Frontier.Clone();
-        while (frontier.Size < size)
-        {
-            var hashes = await store.ReadHashesAsync(frontier.Size,
-                (int)Math.Min(ILedgerStore.HashesMax, size - frontier.Size), fromEncoded, cancellationToken);
-            if (hashes.Count == 0)
-                break;
-            foreach (var hash in hashes)
-                frontier.Append(hash);
-        }
+        await foreach (var hash in store.HashesAsync(frontier.Size, size, fromEncoded, cancellationToken))
+            frontier.Append(hash);
         return frontier.Root;
     }
 

@@ -94,7 +94,7 @@ public sealed class StoreMonitor : BackgroundService
         }
         _signer.Load(head);
         await _memory.LoadAsync(head, cancellationToken);
-        await OpenAsync(cancellationToken);
+        await OpenAsync(head, cancellationToken);
         await _findings.SyncAsync(cancellationToken);
         await ProbeAsync(cancellationToken);
         IsReady = true;
@@ -104,11 +104,17 @@ public sealed class StoreMonitor : BackgroundService
     /// Begins the log, or seals one that the version before wrote without a signature: its key is added, and the first head that
     /// is signed covers all that was there.
     /// </summary>
-    private async Task OpenAsync(CancellationToken cancellationToken)
+    private async Task OpenAsync(StoredHead? head, CancellationToken cancellationToken)
     {
         var tiles = new List<Tile>();
-        var unsealed = await UnsealedAsync(tiles, cancellationToken);
-        await using var transaction = await _store.BeginAsync([WorkflowKey.Log], [], unsealed.Size, cancellationToken);
+        var unsealed = new MerkleFrontier();
+        if (head is { IsSealed: false })
+        {
+            await foreach (var hash in _store.HashesAsync(0, head.Size, fromEncoded: true, cancellationToken))
+                Tile.Append(unsealed, hash, tiles);
+        }
+        await using var transaction = await _store.BeginAsync([WorkflowKey.Log], [],
+            head is { IsSealed: true } ? head.Size : unsealed.Size, cancellationToken);
         var state = transaction.State;
         if (state.LogSize > 0 && state.SignedNote.Length > 0)
             return;
@@ -136,24 +142,6 @@ public sealed class StoreMonitor : BackgroundService
         await transaction.CommitAsync(batch);
         _memory.Remember(batch.Head!);
         _tail.Advance(batch.LogSize);
-    }
-
-    /// <summary>The tree over the records of a log that has no signed head; empty for any other.</summary>
-    private async Task<MerkleFrontier> UnsealedAsync(List<Tile> tiles, CancellationToken cancellationToken)
-    {
-        var frontier = new MerkleFrontier();
-        if (await _store.ReadHeadAsync(cancellationToken) is not { IsSealed: false } head)
-            return frontier;
-        while (frontier.Size < head.Size)
-        {
-            var hashes = await _store.ReadHashesAsync(frontier.Size,
-                (int)Math.Min(ILedgerStore.HashesMax, head.Size - frontier.Size), fromEncoded: true, cancellationToken);
-            if (hashes.Count == 0)
-                break;
-            foreach (var hash in hashes)
-                Tile.Append(frontier, hash, tiles);
-        }
-        return frontier;
     }
 
     /// <summary>The parts of a record that the service writes by itself.</summary>

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Aegis.Core;
 
 namespace Aegis.Storage;
@@ -70,13 +71,25 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// </summary>
     Task<IReadOnlyList<Hash>> ReadTileAsync(int level, long index, CancellationToken cancellationToken);
 
-    /// <summary>A tile with all that is stored of it, or null.</summary>
-    Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken);
+    /// <summary>The hashes of records in order, from one log_index on to another (exclusive), as far as they are there.</summary>
+    async IAsyncEnumerable<Hash> HashesAsync(long fromLogIndex, long toLogIndex, bool fromEncoded,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        while (fromLogIndex < toLogIndex)
+        {
+            var hashes = await ReadHashesAsync(
+                fromLogIndex, (int)Math.Min(HashesMax, toLogIndex - fromLogIndex), fromEncoded, cancellationToken);
+            if (hashes.Count == 0)
+                yield break;
+            foreach (var hash in hashes)
+                yield return hash;
+            fromLogIndex += hashes.Count;
+        }
+    }
 
-    /// <summary>
-    /// The heads around a log_index: the newest under which it is not, and the oldest under which it is; null where there is none.
-    /// </summary>
-    Task<(StoredHead? Before, StoredHead? After)> FindHeadsAsync(long logIndex, CancellationToken cancellationToken);
+    /// <summary>A tile with all that is stored of it, or null.</summary>
+    async Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken) =>
+        await ReadTilesAsync(level, index, index + 1, cancellationToken) is [var tile] ? StoredTile.Of(tile) : null;
 
     /// <summary>A workflow, or null.</summary>
     Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);

@@ -57,35 +57,6 @@ public sealed partial class PostgresLedgerStore
             return [.. hashes.Select(HashBytes.One)];
         }, cancellationToken);
 
-    public Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken) =>
-        ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<TileRow>(new CommandDefinition(
-            "SELECT level, tile_index, root, hashes, entries FROM log_tile WHERE level = @level AND tile_index = @index",
-            new { level, index }, cancellationToken: cancellationToken)))?.ToStoredTile(), cancellationToken);
-
-    public Task<(StoredHead? Before, StoredHead? After)> FindHeadsAsync(long logIndex, CancellationToken cancellationToken) =>
-        ReadAsync(async connection =>
-        {
-            var before = await connection.QuerySingleOrDefaultAsync<HeadRow>(new CommandDefinition(
-                """
-                SELECT log_id, size, frontier, signed_note, last_recorded_at
-                FROM log_head
-                WHERE size <= @logIndex
-                ORDER BY size DESC
-                LIMIT 1
-                """,
-                new { logIndex }, cancellationToken: cancellationToken));
-            var after = await connection.QuerySingleOrDefaultAsync<HeadRow>(new CommandDefinition(
-                """
-                SELECT log_id, size, frontier, signed_note, last_recorded_at
-                FROM log_head
-                WHERE size > @logIndex
-                ORDER BY size
-                LIMIT 1
-                """,
-                new { logIndex }, cancellationToken: cancellationToken));
-            return (before?.ToStoredHead(), after?.ToStoredHead());
-        }, cancellationToken);
-
     public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
         ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(
             "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId",

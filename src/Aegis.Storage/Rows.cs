@@ -1,3 +1,4 @@
+using System.Data.Common;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Aegis.Core;
@@ -33,6 +34,46 @@ internal sealed class RecordRow
     public byte[]? SnapshotSha256 { get; init; }
     public byte[] Hash { get; init; } = [];
     public byte[] Encoded { get; init; } = [];
+
+    /// <summary>
+    /// A record by the order of its columns, from log_index to encoded, request_key left out: verification reads millions of them.
+    /// </summary>
+    public static StoredRecord Read(DbDataReader reader)
+    {
+        return new RecordRow
+        {
+            LogIndex = reader.GetInt64(0),
+            LogId = reader.GetString(1),
+            Namespace = reader.GetString(2),
+            WorkflowId = reader.GetString(3),
+            Sequence = reader.GetInt64(4),
+            Kind = reader.GetInt64(5),
+            WorkflowType = reader.GetString(6),
+            FromState = reader.GetString(7),
+            ToState = reader.GetString(8),
+            Status = reader.GetInt64(9),
+            RequestId = reader.GetString(10),
+            LeaseEpoch = reader.GetInt64(11),
+            OccurredAt = reader.GetInt64(12),
+            RecordedAt = reader.GetInt64(13),
+            PersonSalt = Bytes(14),
+            Actor = Text(15),
+            Principal = Text(16),
+            ContentSalt = Bytes(17),
+            Reason = Text(18),
+            Metadata = Text(19),
+            SnapshotSalt = Bytes(20),
+            SnapshotContentType = Text(21),
+            SnapshotSize = reader.IsDBNull(22) ? null : reader.GetInt64(22),
+            SnapshotSha256 = Bytes(23),
+            Hash = Bytes(24) ?? [],
+            Encoded = Bytes(25) ?? [],
+        }.ToStoredRecordUnread();
+
+        byte[]? Bytes(int column) => reader.IsDBNull(column) ? null : reader.GetFieldValue<byte[]>(column);
+
+        string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+    }
 
     /// <summary>
     /// The record as it is stored. The digests and the link have no columns and come from the encoded bytes; where
@@ -122,9 +163,6 @@ internal sealed class TileRow
     public byte[]? Entries { get; init; }
 
     public LogTileRow ToLogTileRow() => new((int)Level, TileIndex, HashBytes.One(Root), Hashes, Entries);
-
-    public StoredTile ToStoredTile() => new(
-        new Tile((int)Level, TileIndex, HashBytes.One(Root)), HashBytes.Many(Hashes), Entries ?? []);
 }
 
 /// <summary>A key of the table snapshot, and what was asked of it.</summary>

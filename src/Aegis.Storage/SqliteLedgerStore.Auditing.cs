@@ -238,45 +238,7 @@ public sealed partial class SqliteLedgerStore
         var records = new List<StoredRecord>();
         using var reader = command.ExecuteReader();
         while (reader.Read())
-            records.Add(ReadRecord(reader));
+            records.Add(RecordRow.Read(reader));
         return records;
-    }
-
-    /// <summary>A record by the order of its columns: verification reads millions of them.</summary>
-    private static StoredRecord ReadRecord(SqliteDataReader reader)
-    {
-        return new RecordRow
-        {
-            LogIndex = reader.GetInt64(0),
-            LogId = reader.GetString(1),
-            Namespace = reader.GetString(2),
-            WorkflowId = reader.GetString(3),
-            Sequence = reader.GetInt64(4),
-            Kind = reader.GetInt64(5),
-            WorkflowType = reader.GetString(6),
-            FromState = reader.GetString(7),
-            ToState = reader.GetString(8),
-            Status = reader.GetInt64(9),
-            RequestId = reader.GetString(10),
-            LeaseEpoch = reader.GetInt64(11),
-            OccurredAt = reader.GetInt64(12),
-            RecordedAt = reader.GetInt64(13),
-            PersonSalt = Bytes(14),
-            Actor = Text(15),
-            Principal = Text(16),
-            ContentSalt = Bytes(17),
-            Reason = Text(18),
-            Metadata = Text(19),
-            SnapshotSalt = Bytes(20),
-            SnapshotContentType = Text(21),
-            SnapshotSize = reader.IsDBNull(22) ? null : reader.GetInt64(22),
-            SnapshotSha256 = Bytes(23),
-            Hash = Bytes(24) ?? [],
-            Encoded = Bytes(25) ?? [],
-        }.ToStoredRecordUnread();
-
-        byte[]? Bytes(int column) => reader.IsDBNull(column) ? null : reader.GetFieldValue<byte[]>(column);
-
-        string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
     }
 }

@@ -53,35 +53,6 @@ public sealed partial class SqliteLedgerStore
             return [.. hashes.Select(HashBytes.One)];
         });
 
-    public Task<StoredTile?> FindTileAsync(int level, long index, CancellationToken cancellationToken) => ReadAsync(connection =>
-        connection.QuerySingleOrDefault<TileRow>(
-            "SELECT level, tile_index, root, hashes, entries FROM log_tile WHERE level = @level AND tile_index = @index",
-            new { level, index })?.ToStoredTile());
-
-    public Task<(StoredHead? Before, StoredHead? After)> FindHeadsAsync(long logIndex, CancellationToken cancellationToken) =>
-        ReadAsync(connection =>
-        {
-            var before = connection.QuerySingleOrDefault<HeadRow>(
-                """
-                SELECT log_id, size, frontier, signed_note, last_recorded_at
-                FROM log_head
-                WHERE size <= @logIndex
-                ORDER BY size DESC
-                LIMIT 1
-                """,
-                new { logIndex });
-            var after = connection.QuerySingleOrDefault<HeadRow>(
-                """
-                SELECT log_id, size, frontier, signed_note, last_recorded_at
-                FROM log_head
-                WHERE size > @logIndex
-                ORDER BY size
-                LIMIT 1
-                """,
-                new { logIndex });
-            return (before?.ToStoredHead(), after?.ToStoredHead());
-        });
-
     public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
         ReadAsync(connection => connection.QuerySingleOrDefault<WorkflowRow>(
             "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key)

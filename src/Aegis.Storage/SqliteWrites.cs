@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Aegis.Core;
 using Dapper;
 using Microsoft.Data.Sqlite;
@@ -73,17 +72,9 @@ internal static class SqliteWrites
                     tile.Index,
                     root = tile.Root.ToArray(),
                     hashes = below.SelectMany(b => b.Hash).ToArray(),
-                    entries = tile.Level > 0 ? null : below.SelectMany(b => WithLength(b.Encoded!)).ToArray(),
+                    entries = tile.Level > 0 ? null : TileEntries.Write([.. below.Select(b => new ReadOnlyMemory<byte>(b.Encoded))]),
                 });
         }
-    }
-
-    private static byte[] WithLength(byte[] encoded)
-    {
-        var bytes = new byte[4 + encoded.Length];
-        BinaryPrimitives.WriteInt32BigEndian(bytes, encoded.Length);
-        encoded.CopyTo(bytes, 4);
-        return bytes;
     }
 
     public static void StoreRecords(SqliteConnection connection, IReadOnlyList<StoredRecord> records)
