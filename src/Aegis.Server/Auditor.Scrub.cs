@@ -160,7 +160,7 @@ public sealed partial class Auditor
         }
         if (said.Size == 0)
             return new MerkleFrontier();
-        var start = await TrustedStartAsync(said.Size, cancellationToken);
+        var start = await TrustedStartAsync(store, signer, said.Size, cancellationToken);
         return start.Size == said.Size && start.Root == said.Root && await proofs.RootAsync(said.Size, cancellationToken) == said.Root
             ? start
             : null;

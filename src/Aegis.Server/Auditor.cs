@@ -83,7 +83,8 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             return;
         if (_wasRolledBack || head.LogId != _logId || head.Size < _window?.Size)
             (_window, _logId, _wasRolledBack) = (null, head.LogId, false);
-        _window ??= new AuditWindow(await TrustedStartAsync(head.Size - WindowRecords, cancellationToken), signer);
+        _window ??= new AuditWindow(
+            await TrustedStartAsync(store, signer, head.Size - WindowRecords, cancellationToken), signer);
 
         var window = _window;
         var run = window.Again(store);
@@ -131,9 +132,6 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     /// The tree at the newest head that is signed and not larger than a size: the signature vouches for it. Without one, the
     /// empty tree.
     /// </summary>
-    private Task<MerkleFrontier> TrustedStartAsync(long size, CancellationToken cancellationToken) =>
-        TrustedStartAsync(store, signer, size, cancellationToken);
-
     internal static async Task<MerkleFrontier> TrustedStartAsync(
         ILedgerStore store, LogSigner signer, long size, CancellationToken cancellationToken)
     {

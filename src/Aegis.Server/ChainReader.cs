@@ -218,18 +218,9 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
             ("problem", violation.Message), ("violation_id", id)]);
 
     /// <summary>Whether a later ERASURE record of the chain covers the bytes of a record's snapshot.</summary>
-    private async Task<bool> IsErasedAsync(StoredRecord record, CancellationToken cancellationToken)
-    {
-        for (var next = record.Record.Sequence + 1; ;)
-        {
-            var page = await store.ReadChainAsync(record.Record.Key, next, descending: false, PageSize, cancellationToken);
-            if (page.Any(r => Erasure.Of(r.Record) is { } e && e.CoversBytes(record.Record.Sequence) && r.IsConsistent()))
-                return true;
-            if (page.Count < PageSize)
-                return false;
-            next = page[^1].Record.Sequence + 1;
-        }
-    }
+    private async Task<bool> IsErasedAsync(StoredRecord record, CancellationToken cancellationToken) =>
+        await store.ErasuresAsync(record.Record.Key, record.Record.Sequence + 1, cancellationToken)
+            .AnyAsync(e => e.CoversBytes(record.Record.Sequence), cancellationToken);
 
     private static Refusal Erased(StoredRecord record) => new(Reason.SnapshotErased,
         $"The snapshot of record {record.Record.Sequence} of {record.Record.Key} was erased.",

@@ -19,7 +19,7 @@ public sealed partial class LogRun
         var concerns = findings.Violations.ToList();
         foreach (var chain in findings.Gone.GroupBy(g => g.Record.Record.Key))
         {
-            var erasures = await ErasuresAsync(chain.Key, cancellationToken);
+            var erasures = await store.ErasuresAsync(chain.Key, 1, cancellationToken).ToListAsync(cancellationToken);
             foreach (var (stored, part) in chain)
             {
                 // What an ERASURE says can never be erased itself.
@@ -78,20 +78,6 @@ public sealed partial class LogRun
         return false;
     }
 
-    private async Task<List<Erasure>> ErasuresAsync(WorkflowKey key, CancellationToken cancellationToken)
-    {
-        var erasures = new List<Erasure>();
-        for (var next = 1L; ;)
-        {
-            var page = await store.ReadChainAsync(key, next, descending: false, ChainPageSize, cancellationToken);
-            erasures.AddRange(page.Where(r => r.Record.Kind == RecordKind.Erasure && r.IsConsistent())
-                .Select(r => Erasure.Of(r.Record)).OfType<Erasure>());
-            if (page.Count < ChainPageSize)
-                return erasures;
-            next = page[^1].Record.Sequence + 1;
-        }
-    }
-
     /// <summary>Compares the bytes of snapshots with the records that carry them.</summary>
     public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(IEnumerable<StoredRecord> carrying, CancellationToken cancellationToken)
     {
@@ -132,7 +118,8 @@ public sealed partial class LogRun
             if (ProblemOf(stored, found) is not { } problem)
                 continue;
             if (problem.Class == ViolationClass.SnapshotMissing
-                && ((await ErasuresAsync(stored.Record.Key, cancellationToken)).Exists(e => e.CoversBytes(stored.Record.Sequence))
+                && (await store.ErasuresAsync(stored.Record.Key, 1, cancellationToken)
+                        .AnyAsync(e => e.CoversBytes(stored.Record.Sequence), cancellationToken)
                     || await IsImportingAsync(stored.Record.Key, cancellationToken)))
             {
                 continue;

@@ -49,20 +49,15 @@ public sealed partial class Repairer
         [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var restored = new Queue<StoredRecord>(repair.Records.Where(r => r.Record.Key == key).OrderBy(r => r.Record.Sequence));
-        for (var next = 1L; ;)
+        await foreach (var row in store.ChainAsync(key, 1, cancellationToken))
         {
-            var page = await store.ReadChainAsync(key, next, descending: false, PageSize, cancellationToken);
-            foreach (var row in page.Where(r => !repair.Removed.Contains(r.LogIndex)))
-            {
-                while (restored.TryPeek(out var record) && record.Record.Sequence < row.Record.Sequence)
-                    yield return restored.Dequeue();
-                yield return row;
-            }
-            if (page.Count < PageSize)
-                break;
-            next = page[^1].Record.Sequence + 1;
+            if (repair.Removed.Contains(row.LogIndex))
+                continue;
+            while (restored.TryPeek(out var record) && record.Record.Sequence < row.Record.Sequence)
+                yield return restored.Dequeue();
+            yield return row;
         }
-        while (restored.TryDequeue(out var record))
-            yield return record;
+        while (restored.TryDequeue(out var last))
+            yield return last;
     }
 }

@@ -33,7 +33,7 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
         if (brought is not null)
             Check(brought, leaf.Hash);
         var plan = new Plan(key);
-        var erasures = await ErasuresAsync(key, sequence, cancellationToken);
+        var erasures = await store.ErasuresAsync(key, sequence + 1, cancellationToken).ToListAsync(cancellationToken);
         var at = await AtIndexAsync(leaf.LogIndex, cancellationToken);
         var record = Restored(leaf, erasures, [brought, place, at]);
         var snapshot = await SnapshotAsync(record, erasures, broughtSnapshot, cancellationToken);
@@ -81,7 +81,7 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
     private async Task PutBackAsync(Plan plan, Leaf leaf, CancellationToken cancellationToken)
     {
         var record = RecordFormat.Decode(leaf.Encoded.Span);
-        var erasures = await ErasuresAsync(record.Key, record.Sequence, cancellationToken);
+        var erasures = await store.ErasuresAsync(record.Key, record.Sequence + 1, cancellationToken).ToListAsync(cancellationToken);
         var at = await AtIndexAsync(leaf.LogIndex, cancellationToken);
         var place = await AtPlaceAsync(record.Key, record.Sequence, cancellationToken);
         plan.Put(Restored(leaf, erasures, [.. plan.Rows, at, place]), at, place);
@@ -191,20 +191,6 @@ public sealed partial class Repairer(ILedgerStore store, LogLeaves leaves)
     {
         var rows = await store.ListRecordsAsync(new RecordFilter(), logIndex, descending: false, 1, cancellationToken);
         return rows.Count > 0 && rows[0].LogIndex == logIndex ? rows[0] : null;
-    }
-
-    /// <summary>What the ERASURE records after a record say, those that are as they were recorded.</summary>
-    private async Task<IReadOnlyList<Erasure>> ErasuresAsync(WorkflowKey key, long sequence, CancellationToken cancellationToken)
-    {
-        var erasures = new List<Erasure>();
-        for (var next = sequence + 1; ;)
-        {
-            var page = await store.ReadChainAsync(key, next, descending: false, PageSize, cancellationToken);
-            erasures.AddRange(page.Where(r => r.IsConsistent()).Select(r => Erasure.Of(r.Record)).OfType<Erasure>());
-            if (page.Count < PageSize)
-                return erasures;
-            next = page[^1].Record.Sequence + 1;
-        }
     }
 
     /// <summary>The rows that go and those that come.</summary>

@@ -108,6 +108,33 @@ public partial interface ILedgerStore : IAsyncDisposable
     Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long fromSequence, bool descending, int limit,
         CancellationToken cancellationToken);
 
+    /// <summary>All records of one workflow from a sequence on, by their stored sequence, a page at a time.</summary>
+    async IAsyncEnumerable<StoredRecord> ChainAsync(WorkflowKey key, long fromSequence,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        const int pageSize = 500;
+        while (true)
+        {
+            var page = await ReadChainAsync(key, fromSequence, descending: false, pageSize, cancellationToken);
+            foreach (var record in page)
+                yield return record;
+            if (page.Count < pageSize)
+                yield break;
+            fromSequence = page[^1].Record.Sequence + 1;
+        }
+    }
+
+    /// <summary>What the ERASURE records of a chain say, from a sequence on: those alone that are as they were recorded.</summary>
+    async IAsyncEnumerable<Erasure> ErasuresAsync(WorkflowKey key, long fromSequence,
+        [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        await foreach (var stored in ChainAsync(key, fromSequence, cancellationToken))
+        {
+            if (Erasure.Of(stored.Record) is { } erasure && stored.IsConsistent())
+                yield return erasure;
+        }
+    }
+
     /// <summary>Records across workflows, by log_index.</summary>
     Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
         int limit, CancellationToken cancellationToken);
