@@ -45,6 +45,9 @@ public readonly record struct Hash
         return bytes;
     }
 
+    // Any of its bits are as good as a hash of them.
+    public override int GetHashCode() => _low.GetHashCode();
+
     /// <summary>Lower-case hex, as in messages and error details.</summary>
     public override string ToString() => Convert.ToHexStringLower(ToArray());
 }

@@ -28,6 +28,9 @@ public readonly record struct WorkflowKey(string Namespace, string WorkflowId)
     /// <summary>No workflow: what is found of the log itself, its heads and tiles, stands under it.</summary>
     public static readonly WorkflowKey None = new("", "");
 
+    // Namespaces are few: the id alone tells workflows apart, and verification looks up millions of them.
+    public override int GetHashCode() => WorkflowId?.GetHashCode(StringComparison.Ordinal) ?? 0;
+
     public override string ToString() => $"{Namespace}/{WorkflowId}";
 }
 

@@ -1,4 +1,3 @@
-using System.Buffers;
 using System.Buffers.Binary;
 using System.Security.Cryptography;
 using System.Text;
@@ -21,7 +20,7 @@ namespace Aegis.Core;
 /// </code>
 /// The leading 0x00 makes the hash the RFC 6962 leaf hash of the record. A field more means a new label.
 /// </summary>
-public static class RecordFormat
+public static partial class RecordFormat
 {
     private const string RecordLabel = "aegis/record/v1";
     private const string PersonLabel = "aegis/person/v1";
@@ -118,17 +117,10 @@ public static class RecordFormat
     /// <summary>The hash of an encoded record: leaf of the log and link of the chain.</summary>
     public static Hash HashOf(ReadOnlySpan<byte> encoded)
     {
-        var rented = ArrayPool<byte>.Shared.Rent(encoded.Length + 1);
-        try
-        {
-            rented[0] = 0x00;
-            encoded.CopyTo(rented.AsSpan(1));
-            return Core.Hash.Of(rented.AsSpan(0, encoded.Length + 1));
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(rented);
-        }
+        var writer = new Writer();
+        writer.U8(0x00);
+        writer.Raw(encoded);
+        return Core.Hash.Of(writer.Written);
     }
 
     public static Hash DigestOf(Person person) => Core.Hash.Of(Write(person).Written);
@@ -253,6 +245,8 @@ public static class RecordFormat
 
         public void Bytes16(Bytes16 value) => value.CopyTo(Take(Core.Bytes16.Size));
 
+        public void Raw(ReadOnlySpan<byte> bytes) => bytes.CopyTo(Take(bytes.Length));
+
         public void Label(string label)
         {
             U8(checked((byte)label.Length));
@@ -264,6 +258,18 @@ public static class RecordFormat
             var bytes = Utf8.GetByteCount(value);
             U16(bytes);
             Utf8.GetBytes(value, Take(bytes));
+        }
+
+        public void Opaque16(ReadOnlySpan<byte> utf8)
+        {
+            U16(utf8.Length);
+            utf8.CopyTo(Take(utf8.Length));
+        }
+
+        public void Opaque32(ReadOnlySpan<byte> utf8)
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(Take(4), (uint)utf8.Length);
+            utf8.CopyTo(Take(utf8.Length));
         }
 
         public void Opaque32(string value)

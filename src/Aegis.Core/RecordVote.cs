@@ -43,6 +43,13 @@ public sealed class RecordVote
             : vote;
     }
 
+    /// <summary>The same of a record as it is read, most of which need no more than a look at their bytes.</summary>
+    public static RecordVote Of(in RawRecord raw, Texts texts)
+    {
+        var stored = raw.ToStoredRecord(texts);
+        return raw.IsConsistent() ? new RecordVote(stored, stored.Record, stored.Hash, null) : Of(stored);
+    }
+
     /// <param name="stored">The record.</param>
     /// <param name="key">The workflow in whose chain it was found.</param>
     /// <param name="previousHash">The hash of the record before, where it is known.</param>

@@ -1,4 +1,3 @@
-using System.Threading.Channels;
 using Aegis.Core;
 using Aegis.Storage;
 using Google.Protobuf.WellKnownTypes;
@@ -11,7 +10,6 @@ using Pb = Aegis.V1;
 // The log as a whole.
 public sealed partial class IntegrityService
 {
-    private const int PagesAhead = 4;
     private const long ProgressRecords = 50_000;
     private static readonly TimeSpan ProgressInterval = TimeSpan.FromMilliseconds(400);
 
@@ -35,46 +33,35 @@ public sealed partial class IntegrityService
         await responseStream.WriteAsync(new Pb.VerifyLogResponse { Summary = verification.Summary() }, context.CancellationToken);
     }
 
-    /// <summary>One task reads pages and has all cores hash them, while another follows chains and tree and answers.</summary>
+    /// <summary>All cores read pages and hash their records, while one follows chains and tree and answers.</summary>
     private async Task RunAsync(LogVerification verification, IServerStreamWriter<Pb.VerifyLogResponse> stream,
         CancellationToken cancellationToken)
     {
         var start = await Auditor.TrustedStartAsync(store, signer, verification.From, cancellationToken);
         var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
         {
-            Parallelism = Environment.ProcessorCount,
+            PagesAtOnce = Environment.ProcessorCount + 1,
         };
         verification.Run = run;
-        using var ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pages = Channel.CreateBounded<LogPage>(PagesAhead);
-        var reading = ReadAheadAsync(run, verification.End, pages.Writer, ending.Token);
-        try
+        var toldAt = time.GetTimestamp();
+        await foreach (var page in run.PagesAsync(verification.End, cancellationToken))
         {
-            var toldAt = time.GetTimestamp();
-            await foreach (var page in pages.Reader.ReadAllAsync(cancellationToken))
+            var step = await run.JudgeAsync(page, cancellationToken);
+            await TellAsync(step.Violations);
+            await TellAsync(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
+            var isEnd = run.Size >= verification.To;
+            if (isEnd || run.Size - verification.ToldSize >= ProgressRecords || time.GetElapsedTime(toldAt) >= ProgressInterval)
             {
-                var step = await run.JudgeAsync(page, cancellationToken);
-                await TellAsync(step.Violations);
-                await TellAsync(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
-                var isEnd = run.Size >= verification.To;
-                if (isEnd || run.Size - verification.ToldSize >= ProgressRecords || time.GetElapsedTime(toldAt) >= ProgressInterval)
-                {
-                    // What is told as verified is verified with its heads: a broken stream goes on from there.
-                    await TellAsync(await run.CheckHeadsAsync(isEnd, verification.Broken, cancellationToken));
-                    await stream.WriteAsync(new Pb.VerifyLogResponse { Progress = verification.Progress() }, cancellationToken);
-                    toldAt = time.GetTimestamp();
-                }
-                if (isEnd)
-                    break;
+                // What is told as verified is verified with its heads: a broken stream goes on from there.
+                await TellAsync(await run.CheckHeadsAsync(isEnd, verification.Broken, cancellationToken));
+                await stream.WriteAsync(new Pb.VerifyLogResponse { Progress = verification.Progress() }, cancellationToken);
+                toldAt = time.GetTimestamp();
             }
-            if (verification.To == verification.End)
-                await TellAsync(await run.CheckStraysAsync(verification.End, all: true, cancellationToken));
+            if (isEnd)
+                break;
         }
-        finally
-        {
-            await ending.CancelAsync();
-            await reading.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        }
+        if (verification.To == verification.End)
+            await TellAsync(await run.CheckStraysAsync(verification.End, all: true, cancellationToken));
 
         async Task TellAsync(IReadOnlyList<Violation> violations)
         {
@@ -86,24 +73,6 @@ public sealed partial class IntegrityService
                 await stream.WriteAsync(
                     new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() }, cancellationToken);
             }
-        }
-    }
-
-    private static async Task ReadAheadAsync(LogRun run, long end, ChannelWriter<LogPage> pages, CancellationToken cancellationToken)
-    {
-        Exception? failure = null;
-        try
-        {
-            await foreach (var page in run.PagesAsync(end, cancellationToken))
-                await pages.WriteAsync(page, cancellationToken);
-        }
-        catch (Exception e)
-        {
-            failure = e;
-        }
-        finally
-        {
-            pages.Complete(failure);
         }
     }
 

@@ -290,8 +290,8 @@ public sealed partial class LogRun
         const int limit = 100;
         List<StoredRecord> records =
         [
-            .. await store.ReadLogAsync(long.MinValue, 0, limit, cancellationToken),
-            .. await store.ReadLogAsync(size, long.MaxValue, limit, cancellationToken),
+            .. (await store.ReadLogAsync(long.MinValue, 0, limit, cancellationToken)).Select(v => v.Stored),
+            .. (await store.ReadLogAsync(size, long.MaxValue, limit, cancellationToken)).Select(v => v.Stored),
         ];
         var strays = all ? await store.FindStraysAsync(size, limit, cancellationToken) : new LogStrays([], []);
         if (records.Count + strays.Tiles.Count + strays.Leases.Count == 0)

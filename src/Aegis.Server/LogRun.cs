@@ -34,8 +34,8 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     /// <summary>Heads of workflows that were found to be as they should; those that are still the same need no further look.</summary>
     public Dictionary<WorkflowKey, Workflow> GoodHeads { get; init; } = [];
 
-    /// <summary>How many cores hash.</summary>
-    public int Parallelism { get; init; } = 1;
+    /// <summary>How many pages are read, and their records hashed, at once.</summary>
+    public int PagesAtOnce { get; init; } = 1;
 
     /// <summary>How many bytes of records, tiles and snapshots were read, roughly.</summary>
     public long BytesRead { get; private set; }
@@ -51,14 +51,29 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     /// <summary>The tree so far.</summary>
     public MerkleFrontier Frontier => verifier.Frontier;
 
-    /// <summary>The pages from where the run stands to an end, in order. They may be read ahead of being judged.</summary>
+    /// <summary>The pages from where the run stands to an end, in order. Those to come are read while one is judged.</summary>
     public async IAsyncEnumerable<LogPage> PagesAsync(long end, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        for (var from = Size; from < end;)
+        var reading = new Queue<Task<LogPage>>();
+        using var ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        try
         {
-            var page = await ReadAsync(from, await EndOfPageAsync(from, end, cancellationToken), cancellationToken);
-            from = page.To;
-            yield return page;
+            for (var from = Size; from < end || reading.Count > 0;)
+            {
+                while (from < end && reading.Count < PagesAtOnce)
+                {
+                    var (first, to) = (from, await EndOfPageAsync(from, end, cancellationToken));
+                    reading.Enqueue(Task.Run(() => ReadAsync(first, to, ending.Token), cancellationToken));
+                    from = to;
+                }
+                yield return await reading.Dequeue();
+            }
+        }
+        finally
+        {
+            await ending.CancelAsync();
+            foreach (var page in reading)
+                await ((Task)page).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }
 
@@ -77,8 +92,10 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             concerns = [.. again.Where(v => concerns.Exists(c => IsSame(c, v)))];
         }
         verifier.Advance(findings);
+        BytesRead += page.Tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
         foreach (var vote in page.Records)
         {
+            BytesRead += vote.Stored.SizeEstimate();
             _touched[vote.Record.Key] = Math.Max(vote.Record.Sequence, _touched.GetValueOrDefault(vote.Record.Key));
             Witness(vote);
         }
@@ -111,23 +128,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         var reading = store.ReadLogAsync(from, to, 2 * count, cancellationToken);
         var heads = await store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
         var tiles = await TilesAsync(from, to, cancellationToken);
-        var records = await reading;
-        BytesRead += records.Sum(r => (long)r.SizeEstimate()) + tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
-        return new LogPage { To = to, Records = Votes(records), Heads = heads, Tiles = tiles };
-    }
-
-    private RecordVote[] Votes(IReadOnlyList<StoredRecord> records)
-    {
-        var votes = new RecordVote[records.Count];
-        if (Parallelism == 1)
-        {
-            for (var i = 0; i < votes.Length; i++)
-                votes[i] = RecordVote.Of(records[i]);
-            return votes;
-        }
-        Parallel.For(0, votes.Length, new ParallelOptions { MaxDegreeOfParallelism = Parallelism },
-            i => votes[i] = RecordVote.Of(records[i]));
-        return votes;
+        return new LogPage { To = to, Records = await reading, Heads = heads, Tiles = tiles };
     }
 
     /// <summary>The tiles of level 0 that the page touches, and those above that it completes.</summary>

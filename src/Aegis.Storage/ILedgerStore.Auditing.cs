@@ -5,8 +5,11 @@ namespace Aegis.Storage;
 // Reading for verification: what is stored as it is stored, in the order of the log, in as few round trips as can be.
 public partial interface ILedgerStore
 {
-    /// <summary>Records by log_index, from one on (inclusive) to another (exclusive), up to a limit.</summary>
-    Task<IReadOnlyList<StoredRecord>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit, CancellationToken cancellationToken);
+    /// <summary>
+    /// Records by log_index, from one on (inclusive) to another (exclusive), up to a limit, with the vote on each. Votes are taken
+    /// while more is read.
+    /// </summary>
+    Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit, CancellationToken cancellationToken);
 
     /// <summary>Heads of the log by size, those larger than one size and up to another, up to a limit.</summary>
     Task<IReadOnlyList<LogHeadRow>> ReadHeadsAsync(long afterSize, long toSize, int limit, CancellationToken cancellationToken);

@@ -4,32 +4,35 @@ using Npgsql;
 
 namespace Aegis.Storage;
 
-// Reading for verification, in binary and by the order of the columns.
+// Reading for verification, in binary and by the order of the columns. LATERAL with a LIMIT is one look into an index for each
+// that is wanted, whatever the planner knows of the table.
 public sealed partial class PostgresLedgerStore
 {
-    public Task<IReadOnlyList<StoredRecord>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
-        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(async connection =>
+    public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
+        CancellationToken cancellationToken) => ReadAsync(async connection =>
     {
-        await using var command = new NpgsqlCommand(
+        // COPY takes no parameters, and reads several times faster than SELECT.
+        await connection.ExecuteAsync(new CommandDefinition(
             """
             SELECT
-                log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status, request_id,
-                lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
-                snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256, hash, encoded
-            FROM record
-            WHERE log_index >= $1 AND log_index < $2
-            ORDER BY log_index
-            LIMIT $3
-            """, connection)
-        {
-            Parameters =
-            {
-                new NpgsqlParameter<long> { TypedValue = fromLogIndex },
-                new NpgsqlParameter<long> { TypedValue = toLogIndex },
-                new NpgsqlParameter<int> { TypedValue = limit },
-            },
-        };
-        return await RecordsAsync(command, cancellationToken);
+                set_config('aegis.from', @fromLogIndex::text, false),
+                set_config('aegis.to', @toLogIndex::text, false),
+                set_config('aegis.limit', @limit::text, false)
+            """, new { fromLogIndex, toLogIndex, limit }, cancellationToken: cancellationToken));
+        await using var copy = await connection.BeginRawBinaryCopyAsync(
+            """
+            COPY (
+                SELECT
+                    log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status, request_id,
+                    lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
+                    snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256, hash, encoded
+                FROM record
+                WHERE log_index >= current_setting('aegis.from')::bigint AND log_index < current_setting('aegis.to')::bigint
+                ORDER BY log_index
+                LIMIT current_setting('aegis.limit')::bigint)
+            TO STDOUT (FORMAT BINARY)
+            """, cancellationToken);
+        return await RecordCopy.ReadAsync(copy, cancellationToken);
     }, cancellationToken);
 
     public Task<IReadOnlyList<StoredRecord>> ReadRecordsAsync(IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places,
@@ -122,7 +125,11 @@ public sealed partial class PostgresLedgerStore
             """
             SELECT w.*
             FROM unnest(@namespaces, @ids) AS wanted (namespace, workflow_id)
-            JOIN workflow AS w ON w.namespace = wanted.namespace AND w.workflow_id = wanted.workflow_id
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM workflow
+                WHERE workflow.namespace = wanted.namespace AND workflow.workflow_id = wanted.workflow_id
+                LIMIT 1) AS w
             """,
             new { namespaces = keys.Select(k => k.Namespace).ToArray(), ids = keys.Select(k => k.WorkflowId).ToArray() },
             cancellationToken: cancellationToken))).Select(row => row.ToWorkflow())], cancellationToken);
@@ -146,8 +153,13 @@ public sealed partial class PostgresLedgerStore
             """
             SELECT s.namespace, s.workflow_id, s.sha256, sha256(s.content) AS actual, octet_length(s.content)::bigint AS size
             FROM unnest(@namespaces, @ids, @hashes) AS wanted (namespace, workflow_id, sha256)
-            JOIN snapshot AS s
-              ON s.namespace = wanted.namespace AND s.workflow_id = wanted.workflow_id AND s.sha256 = wanted.sha256
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM snapshot
+                WHERE snapshot.namespace = wanted.namespace
+                  AND snapshot.workflow_id = wanted.workflow_id
+                  AND snapshot.sha256 = wanted.sha256
+                LIMIT 1) AS s
             """,
             new
             {

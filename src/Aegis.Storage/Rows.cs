@@ -184,7 +184,9 @@ internal sealed class SnapshotRow
 internal static class HashBytes
 {
     /// <summary>One of another length was altered; what it becomes matches nothing.</summary>
-    public static Hash One(byte[]? bytes) => bytes?.Length == Hash.Size ? new Hash(bytes) : default;
+    public static Hash One(byte[]? bytes) => One(bytes.AsSpan());
+
+    public static Hash One(ReadOnlySpan<byte> bytes) => bytes.Length == Hash.Size ? new Hash(bytes) : default;
 
     public static IReadOnlyList<Hash> Many(ReadOnlySpan<byte> bytes)
     {

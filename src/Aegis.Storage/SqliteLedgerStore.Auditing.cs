@@ -8,8 +8,8 @@ namespace Aegis.Storage;
 // Reading for verification, by the order of the columns.
 public sealed partial class SqliteLedgerStore
 {
-    public Task<IReadOnlyList<StoredRecord>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
-        CancellationToken cancellationToken) => ReadAsync(connection =>
+    public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<RecordVote>>(connection =>
     {
         using var command = connection.CreateCommand();
         command.CommandText =
@@ -26,7 +26,7 @@ public sealed partial class SqliteLedgerStore
         command.Parameters.AddWithValue("$from", fromLogIndex);
         command.Parameters.AddWithValue("$to", toLogIndex);
         command.Parameters.AddWithValue("$limit", limit);
-        return Records(command);
+        return [.. Records(command).Select(RecordVote.Of)];
     });
 
     public Task<IReadOnlyList<StoredRecord>> ReadRecordsAsync(IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places,

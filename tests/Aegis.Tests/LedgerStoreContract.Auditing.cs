@@ -19,8 +19,9 @@ public abstract partial class LedgerStoreContract
     {
         await LogToAuditAsync();
 
-        var log = await Store.ReadLogAsync(0, long.MaxValue, 100, default);
+        var votes = await Store.ReadLogAsync(0, long.MaxValue, 100, default);
 
+        var log = votes.Select(v => v.Stored).ToList();
         using (Assert.EnterMultipleScope())
         {
             Assert.That(log.Select(r => r.LogIndex), Is.EqualTo(Enumerable.Range(0, 5)));
@@ -28,7 +29,8 @@ public abstract partial class LedgerStoreContract
             Assert.That(log.Select(r => (r.Record.PersonDigest, r.Record.PreviousHash)),
                 Is.EqualTo((await LogAsync()).Select(r => (r.Record.PersonDigest, r.Record.PreviousHash))));
             Assert.That(log.All(r => r.IsConsistent()), Is.True);
-            Assert.That((await Store.ReadLogAsync(1, 4, 2, default)).Select(r => r.LogIndex), Is.EqualTo(new[] { 1, 2 }));
+            Assert.That(votes.All(v => v.IsSound), Is.True);
+            Assert.That((await Store.ReadLogAsync(1, 4, 2, default)).Select(v => v.Stored.LogIndex), Is.EqualTo(new[] { 1, 2 }));
             Assert.That(await Store.ReadLogAsync(5, 9, 2, default), Is.Empty);
         }
     }
@@ -42,7 +44,7 @@ public abstract partial class LedgerStoreContract
 
         var (read, listed) = ((await Store.ReadLogAsync(2, 3, 1, default))[0], (await LogAsync())[2]);
 
-        Assert.That(RecordVote.Of(read).Finding!.Message, Is.EqualTo(RecordVote.Of(listed).Finding!.Message));
+        Assert.That(read.Finding!.Message, Is.EqualTo(RecordVote.Of(listed).Finding!.Message));
     }
 
     [Test]
@@ -70,7 +72,7 @@ public abstract partial class LedgerStoreContract
 
         var tiles = await Store.ReadTilesAsync(0, 0, 10, default);
 
-        var log = await Store.ReadLogAsync(0, 256, 256, default);
+        var log = (await Store.ReadLogAsync(0, 256, 256, default)).Select(v => v.Stored).ToList();
         using (Assert.EnterMultipleScope())
         {
             Assert.That(tiles.Select(t => (t.Level, t.Index)), Is.EqualTo(new[] { (0, 0L) }));

@@ -106,7 +106,7 @@ public sealed class VerifyLogTests(Database database) : IAsyncDisposable
     public async Task A_workflow_is_verified_in_its_place_in_the_log()
     {
         var store = _server.Services.GetRequiredService<ILedgerStore>();
-        var stored = (await store.ReadLogAsync(100, 200, 100, default))
+        var stored = (await store.ReadLogAsync(100, 200, 100, default)).Select(v => v.Stored)
             .First(r => r.Record.Sequence == 1 && int.Parse(r.Record.WorkflowId[1..], CultureInfo.InvariantCulture) % 7 != 0);
         var id = stored.Record.WorkflowId;
         var forged = StoredRecord.Seal(stored.Record with { ToState = "STOLEN" }, stored.LogIndex);

@@ -1,0 +1,100 @@
+namespace Aegis.Core;
+
+/// <summary>
+/// A record as a store holds it, with every text as the UTF-8 bytes that it keeps: most of what is verified is in order, and that
+/// can be told from the bytes alone. A part is there when its salt is.
+/// </summary>
+public ref struct RawRecord
+{
+    public long LogIndex { get; init; }
+    public ReadOnlySpan<byte> LogId { get; init; }
+    public ReadOnlySpan<byte> Namespace { get; init; }
+    public ReadOnlySpan<byte> WorkflowId { get; init; }
+    public long Sequence { get; init; }
+    public long Kind { get; init; }
+    public ReadOnlySpan<byte> WorkflowType { get; init; }
+    public ReadOnlySpan<byte> FromState { get; init; }
+    public ReadOnlySpan<byte> ToState { get; init; }
+    public long Status { get; init; }
+    public ReadOnlySpan<byte> RequestId { get; init; }
+    public long LeaseEpoch { get; init; }
+    public long OccurredAt { get; init; }
+    public long RecordedAt { get; init; }
+    public Bytes16? PersonSalt { get; init; }
+    public ReadOnlySpan<byte> Actor { get; init; }
+    public ReadOnlySpan<byte> Principal { get; init; }
+    public Bytes16? ContentSalt { get; init; }
+    public ReadOnlySpan<byte> Reason { get; init; }
+    public Metadata Metadata { get; init; }
+    public Bytes16? SnapshotSalt { get; init; }
+    public ReadOnlySpan<byte> SnapshotContentType { get; init; }
+    public long SnapshotSize { get; init; }
+    public Hash SnapshotSha256 { get; init; }
+    public Hash Hash { get; init; }
+    public ReadOnlySpan<byte> Encoded { get; init; }
+
+    /// <summary>
+    /// Whether fields, encoded bytes and hash agree, and every part that the record had is there and as it was: then
+    /// <see cref="RecordVote"/> has nothing to find. What is not consistent may still be in order, where values were erased.
+    /// </summary>
+    public readonly bool IsConsistent() =>
+        RecordFormat.Encodes(this) && RecordFormat.HashOf(Encoded) == Hash && RecordFormat.HasItsParts(this);
+
+    /// <summary>
+    /// The record with its texts. The digests and the link have no fields of their own and are read from where they stand in the
+    /// encoded bytes; where those are too short for them they are zero, which no verification takes for sound.
+    /// </summary>
+    public readonly StoredRecord ToStoredRecord(Texts texts) => new(
+        new Record
+        {
+            LogId = texts.Get(LogId),
+            Namespace = texts.Get(Namespace),
+            WorkflowId = texts.Get(WorkflowId),
+            Sequence = Sequence,
+            Kind = (RecordKind)(Kind is >= byte.MinValue and <= byte.MaxValue ? Kind : 0),
+            WorkflowType = texts.Get(WorkflowType),
+            FromState = texts.Get(FromState),
+            ToState = texts.Get(ToState),
+            Status = (WorkflowStatus)(Status is >= byte.MinValue and <= byte.MaxValue ? Status : 0),
+            RequestId = texts.Get(RequestId),
+            LeaseEpoch = LeaseEpoch,
+            OccurredAt = OccurredAt,
+            RecordedAt = RecordedAt,
+            PersonDigest = DigestAt(RecordFormat.PersonDigestFromEnd),
+            ContentDigest = DigestAt(RecordFormat.ContentDigestFromEnd),
+            SnapshotDigest = DigestAt(RecordFormat.SnapshotDigestFromEnd),
+            PreviousHash = DigestAt(RecordFormat.PreviousHashFromEnd),
+            Person = PersonSalt is { } p ? new Person(p, texts.Get(Actor), texts.Get(Principal)) : null,
+            Content = ContentSalt is { } c ? new Content(c, texts.Get(Reason), Metadata) : null,
+            Snapshot = SnapshotSalt is { } s
+                ? new SnapshotPart(s, texts.Get(SnapshotContentType), SnapshotSize, SnapshotSha256)
+                : null,
+        }, Encoded.ToArray(), Hash, LogIndex);
+
+    internal readonly Hash DigestAt(int fromEnd) =>
+        Encoded.Length < RecordFormat.PersonDigestFromEnd ? default : new Hash(Encoded.Slice(Encoded.Length - fromEnd, Hash.Size));
+}
+
+/// <summary>Texts by their UTF-8 bytes, so that those which come again and again are made once. Used by one task.</summary>
+public sealed class Texts
+{
+    private const int BytesMax = 64;
+
+    private readonly (byte[] Utf8, string Text)[] _known = new (byte[], string)[512];
+
+    public string Get(ReadOnlySpan<byte> utf8)
+    {
+        if (utf8.IsEmpty)
+            return "";
+        if (utf8.Length > BytesMax)
+            return System.Text.Encoding.UTF8.GetString(utf8);
+        // Which ones share a place is of no matter but to speed.
+        var place = (uint)utf8.Length;
+        foreach (var b in utf8)
+            place = (place * 31) + b;
+        ref var known = ref _known[place % (uint)_known.Length];
+        if (known.Text is null || !utf8.SequenceEqual(known.Utf8))
+            known = (utf8.ToArray(), System.Text.Encoding.UTF8.GetString(utf8));
+        return known.Text;
+    }
+}
