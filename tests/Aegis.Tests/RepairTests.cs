@@ -64,6 +64,29 @@ public sealed class RepairTests(Database database, bool isTiled) : IAsyncDisposa
     }
 
     [Test]
+    public async Task A_repair_beside_writes_takes_none_of_them_for_a_lost_or_forged_one()
+    {
+        var isDone = false;
+        var writing = Task.Run(async () =>
+        {
+            for (var move = 0; !Volatile.Read(ref isDone); move++)
+                await _server.Workflows.TransitionWorkflowAsync(Given.Move(_id, move == 0 ? "SHIPPED" : $"S{move}", $"S{move + 1}"));
+        });
+        try
+        {
+            for (var i = 0; i < 100; i++)
+                await RefusedAsync(() => RepairAsync(0), "INVALID_FIELD", StatusCode.InvalidArgument);
+        }
+        finally
+        {
+            Volatile.Write(ref isDone, true);
+        }
+        await writing;
+
+        Assert.That(await OpenAsync(), Is.Empty);
+    }
+
+    [Test]
     public async Task A_record_that_was_forged_whole_comes_back()
     {
         await EditAsync("UPDATE record SET to_state = 'X', hash = @zero, encoded = @zero WHERE workflow_id = @id AND sequence = 2");
