@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 using System.Text;
 
 namespace Aegis.Core;
@@ -190,8 +189,8 @@ public static partial class RecordFormat
         writer.Opaque16(workflow.Namespace);
         writer.Opaque16(workflow.WorkflowId);
         writer.Opaque16(requestId);
-        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
-        SHA256.HashData(writer.Written, digest);
+        Span<byte> digest = stackalloc byte[Core.Hash.Size];
+        Core.Hash.Of(writer.Written).CopyTo(digest);
         return new Bytes16(digest[..Core.Bytes16.Size]);
     }
 
