@@ -36,7 +36,7 @@ public sealed class HaproxyTests
     public async Task A_server_that_is_drained_takes_no_failed_call_with_it_and_comes_back()
     {
         await using var setup = await Setup.StartAsync();
-        var messages = await setup.FillAsync();
+        await setup.FillAsync();
         using var stop = new CancellationTokenSource();
         var load = new Load(setup.Haproxy);
         var following = load.FollowAsync(stop.Token);
@@ -46,13 +46,15 @@ public sealed class HaproxyTests
         {
             await load.UntilMoreAsync(50);
             // Some of them on the server that goes.
-            var exports = Enumerable.Range(0, 6).Select(_ => setup.ExportSlowly(messages, TimeSpan.FromSeconds(3))).ToList();
+            var goOn = new TaskCompletionSource();
+            var exports = Enumerable.Range(0, 6).Select(_ => setup.Export(goOn.Task)).ToList();
             await Task.WhenAll(exports.Select(export => export.Begun));
             await server.SendAsync(Signal.Terminate);
             await setup.Haproxy.UntilAsync(name, isUp: false);
             var left = await setup.Haproxy.LookAsync("calls", name);
             Assert.That(server.HasExited, Is.False, "It is out of the rotation before it stops.");
             Assert.That(left.Running, Is.Positive, "It has exports to finish.");
+            goOn.SetResult();
 
             Assert.That(await Task.WhenAll(exports.Select(export => export.Bytes)), Is.All.GreaterThan(Setup.LargeBytes));
             Assert.That(await server.ExitCodeAsync(), Is.Zero, server.Output);
@@ -92,9 +94,8 @@ public sealed class HaproxyTests
             // While HAProxy still takes it for well, what cannot be sent to it is sent to the other.
             await Task.WhenAll(Enumerable.Range(0, 50).Select(async _ =>
                 await workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = "before" })));
-            // What it had has failed, or was sent again, which HAProxy's REFUSED_STREAM makes clients do by themselves.
-            await Until.TrueAsync(async () =>
-                calls.Count(call => call.IsCompleted) + (await setup.RunningAsync("writes")).Second == calls.Length);
+            // What it had has failed, or is sent again, which HAProxy's REFUSED_STREAM makes clients do by themselves.
+            await Until.TrueAsync(async () => (await setup.RunningAsync("writes")).First == 0);
         }
         await Task.WhenAll(calls.Select(call => ((Task)call).ContinueWith(_ => { }, TaskScheduler.Default)));
         var failures = calls.Where(call => call.IsFaulted).Select(call => ((RpcException)call.Exception!.InnerException!).StatusCode).ToList();
@@ -222,7 +223,7 @@ public sealed class HaproxyTests
     /// <summary>Two servers on one database, and HAProxy in front.</summary>
     private sealed class Setup : IAsyncDisposable
     {
-        public const int LargeBytes = 20_000_000;
+        public const int LargeBytes = 10_000_000;
         private const int LargeSnapshotBytes = 500_000;
         private readonly List<GrpcChannel> _channels = [];
         private bool _ownsDatabase;
@@ -249,7 +250,7 @@ public sealed class HaproxyTests
         public static async Task<Setup> StartAsync(string first, string second)
         {
             // Longer than a busy machine needs to see that a server is drained, and an export to be read.
-            (string, string)[] environment = [("AEGIS_DRAIN_SECONDS", "8")];
+            (string, string)[] environment = [("AEGIS_DRAIN_SECONDS", "10")];
             var servers = new List<ServerProcess>();
             try
             {
@@ -274,24 +275,20 @@ public sealed class HaproxyTests
         public async Task<(int First, int Second)> RunningAsync(string backend) =>
             ((await Haproxy.LookAsync(backend, HaproxyTests.First)).Running, (await Haproxy.LookAsync(backend, HaproxyTests.Second)).Running);
 
-        /// <summary>Writes what takes some time to export: far more than what is under way between server and reader.</summary>
-        /// <returns>How many messages an export of it has.</returns>
-        public async Task<int> FillAsync()
+        /// <summary>Writes what takes some time to export: far more than what fits between server and reader.</summary>
+        public Task FillAsync()
         {
             var workflows = new Pb.WorkflowService.WorkflowServiceClient(First.Channel);
-            await Task.WhenAll(Enumerable.Range(0, LargeBytes / LargeSnapshotBytes).Select(async i => await workflows.StartWorkflowAsync(
+            return Task.WhenAll(Enumerable.Range(0, LargeBytes / LargeSnapshotBytes).Select(async i => await workflows.StartWorkflowAsync(
                 new Pb.StartWorkflowRequest(Given.Start($"large-{i}"))
                 {
                     Namespace = "large",
                     Snapshot = Given.Snapshot(new string('x', LargeSnapshotBytes)),
                 })));
-            using var call = new Pb.RecoveryService.RecoveryServiceClient(First.Channel).ExportWorkflows(
-                new Pb.ExportWorkflowsRequest { Namespace = "large" });
-            return await call.ResponseStream.ReadAllAsync().CountAsync();
         }
 
-        /// <summary>Exports that again, and reads it in about the time that is told.</summary>
-        public (Task Begun, Task<long> Bytes) ExportSlowly(int messages, TimeSpan time)
+        /// <summary>Exports that: begins to read, and reads the rest when told to.</summary>
+        public (Task Begun, Task<long> Bytes) Export(Task goOn)
         {
             var channel = Haproxy.Connect();
             _channels.Add(channel);
@@ -305,7 +302,7 @@ public sealed class HaproxyTests
                 await foreach (var message in call.ResponseStream.ReadAllAsync())
                 {
                     bytes += message.Chunk.Length;
-                    await Task.Delay(time / messages);
+                    await goOn;
                 }
                 call.Dispose();
                 return bytes;
