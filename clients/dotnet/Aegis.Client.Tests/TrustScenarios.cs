@@ -134,6 +134,29 @@ public sealed class TrustScenarios
     }
 
     [Test]
+    public async Task Processes_that_share_a_head_file_see_what_each_of_them_saw()
+    {
+        using var directory = new TemporaryDirectory();
+        var file = $"{directory.Path}/head.json";
+        var one = await Kit.EngineAsync(configure: options => options.HeadFile = file);
+        var two = await Kit.EngineAsync(one.Client.Namespace, configure: options => options.HeadFile = file);
+        await one.StartAsync("s-1");
+        await two.StartAsync("s-2");
+        var seen = two.Client.Trust!.Kept!.Size;
+        await one.StartAsync("s-3");
+        await one.Client.FollowLogAsync();
+
+        Assert.That(one.Client.Trust!.Kept!.Size, Is.GreaterThan(seen));
+        var logId = one.Client.Trust.Kept.LogId;
+        // What another process saw and this log cannot prove, though the log's own key has signed it.
+        await new FileHeadStore(file).SaveAsync(new KeptHead(SharedKey.Key.Sign(new LogHead(logId, 3, Hash.Of([1]))), []), default);
+        var alarm = (await Assert.ThrowsAsync<LogAlarmException>(() => one.StartAsync("s-4")))!;
+        Assert.That(alarm.Reason, Is.EqualTo("LOG_FORKED"));
+        await one.CloseAsync();
+        await two.CloseAsync();
+    }
+
+    [Test]
     public async Task A_log_without_a_trusted_key_is_refused_at_first_use()
     {
         using var key = SigningKey.Create();

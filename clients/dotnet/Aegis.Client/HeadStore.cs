@@ -11,8 +11,8 @@ public sealed record KeptHead(
     [property: JsonPropertyName("verifier_keys")] IReadOnlyList<string> VerifierKeys);
 
 /// <summary>
-/// Keeps the last head of the log that was verified, out of reach of whoever runs the log. Called by one task at a time. What
-/// one store keeps for several processes notices more than each of them alone.
+/// Keeps the last head of the log that was verified, out of reach of whoever runs the log. Called by one task at a time. Several
+/// processes may share one: each links what the others have seen, and together they notice more than each of them alone.
 /// </summary>
 public interface IHeadStore
 {

@@ -73,7 +73,7 @@ internal sealed class LeaseKeeper(AegisClient client, string owner, TimeSpan dur
             {
                 await client.CallAsync(options => client.Recovery.ReleaseLeasesAsync(request, options), ReleasePatience, CancellationToken.None);
             }
-            catch (Exception e) when (e is AegisException or IntegrityException)
+            catch (Exception e) when (e is AegisException or IntegrityException or ObjectDisposedException)
             {
                 logger.LogWarning("{Count} leases were not released and run out by themselves: {Reason}", some.Length, e.Message);
             }
@@ -134,7 +134,7 @@ internal sealed class LeaseKeeper(AegisClient client, string owner, TimeSpan dur
                     Lose(workflow, result.Lost?.Reason ?? "");
             }
         }
-        catch (Exception e) when (e is AegisException or IntegrityException)
+        catch (Exception e) when (e is not OperationCanceledException)
         {
             // Not yet lost: an expired lease that nobody took is renewed like any other.
             logger.LogWarning("{Count} leases are not renewed yet: {Reason}", workflows.Length, e.Message);

@@ -128,6 +128,7 @@ public sealed class LogTrust : IDisposable
         {
             ThrowIfStopped();
             await LoadAsync(cancellationToken);
+            await CatchUpAsync(cancellationToken);
             var head = await VerifiedAsync(note);
             if (known?.LogId == head.LogId && head.Size < known.Size)
             {
@@ -238,14 +239,39 @@ public sealed class LogTrust : IDisposable
             return;
         if (await _store.LoadAsync(cancellationToken) is { } stored)
         {
-            var claimed = SignedNote.TryParse(stored.SignedNote) is { } signed ? LogHead.TryParse(signed.Text) : null;
-            var head = claimed is null ? null : LogHead.Verify(stored.SignedNote, KeysOf(claimed.LogId), Ed25519Signatures.Check);
-            _kept = head ?? throw new InvalidDataException(
-                "The head that was kept is not signed by a trusted key: trust its key too, or keep the new log's head elsewhere.");
+            _kept = StoredHead(stored);
             _keptNote = stored.SignedNote;
-            _linked.Enqueue(head);
+            _linked.Enqueue(_kept);
         }
         Volatile.Write(ref _isLoaded, true);
+    }
+
+    /// <summary>Links the head that another process has put into the store meanwhile: what that one saw must hold here too.</summary>
+    private async Task CatchUpAsync(CancellationToken cancellationToken)
+    {
+        if (await _store.LoadAsync(cancellationToken) is not { } stored || stored.SignedNote == _keptNote)
+            return;
+        var head = StoredHead(stored);
+        if (_kept is { } kept && kept.LogId != head.LogId && !IsAccepted(head.LogId))
+            throw await AlarmAsync("LOG_ID_CHANGED", $"Another process went on with the log \"{head.LogId}\" after \"{kept.LogId}\".", stored.SignedNote);
+        if (!await IsLinkedAsync(head, stored.SignedNote, null, cancellationToken))
+        {
+            throw await AlarmAsync("LOG_FORKED",
+                $"The logs of {_kept!.Size} and, as another process saw it, of {head.Size} records are not one: history was rewritten.", stored.SignedNote);
+        }
+        if (_kept?.LogId == head.LogId && head.Size <= _kept.Size)
+            return;
+        _linked.Clear();
+        _linked.Enqueue(head);
+        (_kept, _keptNote) = (head, stored.SignedNote);
+    }
+
+    private LogHead StoredHead(KeptHead stored)
+    {
+        var claimed = SignedNote.TryParse(stored.SignedNote) is { } signed ? LogHead.TryParse(signed.Text) : null;
+        var head = claimed is null ? null : LogHead.Verify(stored.SignedNote, KeysOf(claimed.LogId), Ed25519Signatures.Check);
+        return head ?? throw new InvalidDataException(
+            "The head that was kept is not signed by a trusted key: trust its key too, or keep the new log's head elsewhere.");
     }
 
     private async Task<LogAlarmException> AlarmAsync(string reason, string message, string note)
