@@ -14,7 +14,7 @@ public sealed partial class TidyTests
     [Test]
     public void No_file_of_the_product_is_too_long()
     {
-        var found = Repository.Files("src", "*.cs")
+        var found = Product()
             .Select(file => (file, lines: File.ReadLines(Repository.PathOf(file)).Count()))
             .Where(found => found.lines > FileLinesMax);
 
@@ -25,7 +25,7 @@ public sealed partial class TidyTests
     public void No_method_of_the_product_is_too_long()
     {
         var found =
-            from file in Repository.Files("src", "*.cs")
+            from file in Product()
             from method in Read(file).Methods()
             where method.Lines > MethodLinesMax
             select $"{file}:{method.Line} {method.Name}: {method.Lines} lines";
@@ -113,7 +113,7 @@ public sealed partial class TidyTests
     public void Every_project_is_in_the_solution()
     {
         var solution = File.ReadAllText(Repository.PathOf("Aegis.Grpc.sln"));
-        var found = Repository.Files("src", "*.csproj").Concat(Repository.Files("tests", "*.csproj"))
+        var found = new[] { "src", "tests", "clients/dotnet" }.SelectMany(directory => Repository.Files(directory, "*.csproj"))
             .Where(project => !solution.Contains($"\"{project.Replace('/', '\\')}\"", StringComparison.Ordinal));
 
         Assert.That(found, Is.Empty);
@@ -192,6 +192,8 @@ public sealed partial class TidyTests
     [TestCase("service A {")]
     public void A_missing_comment_in_the_contract_is_recognised(params string[] lines)
         => Assert.That(Uncommented(lines).Last().Text, Is.EqualTo(lines[^1].Trim()));
+
+    private static IEnumerable<string> Product() => Repository.Files("src", "*.cs").Concat(Repository.Files("clients/dotnet", "*.cs"));
 
     private static CSharpText Read(string file) => new(File.ReadAllText(Repository.PathOf(file)));
 

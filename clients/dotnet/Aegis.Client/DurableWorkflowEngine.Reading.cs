@@ -1,0 +1,234 @@
+using Aegis.Core;
+using Grpc.Core;
+using Microsoft.Extensions.Logging;
+
+namespace Aegis.Client;
+
+using Pb = Aegis.V1;
+
+/// <summary>A state object as it was at some point of a workflow's history.</summary>
+/// <typeparam name="T">The type of the state object.</typeparam>
+/// <param name="Data">The object.</param>
+/// <param name="Record">The record that carries it.</param>
+/// <param name="Hash">The record's hash.</param>
+public sealed record Checkpoint<T>(T Data, Record Record, Hash Hash)
+{
+    /// <summary>The state it belongs to.</summary>
+    public string State => Record.ToState;
+
+    /// <summary>When it was recorded.</summary>
+    public DateTimeOffset RecordedAt => Times.FromMicroseconds(Record.RecordedAt);
+}
+
+public sealed partial class DurableWorkflowEngine
+{
+    private const int PageSize = 100;
+
+    /// <summary>Takes a workflow up again: its lease, its newest object, and where it stands, all of it recomputed.</summary>
+    /// <param name="workflowId">A workflow of a registered type, open and held by nobody.</param>
+    /// <param name="options">How.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <exception cref="WorkflowNotFoundException">There is none.</exception>
+    /// <exception cref="LeaseHeldException">Another holds it.</exception>
+    /// <exception cref="WorkflowClosedException">It has ended.</exception>
+    public async Task<Workflow<T>> ResumeAsync<T>(string workflowId, ResumeOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        var request = new Pb.ResumeWorkflowRequest
+        {
+            Namespace = _client.Namespace,
+            WorkflowId = workflowId,
+            Owner = Owner,
+            LeaseDuration = _leases.Duration,
+            TakeOverOwn = options?.TakeOverOwn ?? false,
+        };
+        var attempts = 0;
+        var response = await _client.CallAsync(call =>
+        {
+            // The lease that a lost reply granted is our own.
+            request.TakeOverOwn |= attempts++ > 0 && !_leases.Holds(workflowId);
+            return _client.Recovery.ResumeWorkflowAsync(request, call);
+        }, null, cancellationToken);
+        return await AdoptAsync<T>(response, cancellationToken);
+    }
+
+    /// <summary>
+    /// Reads a workflow without taking its lease: to look, also at a closed one, or to move one that waits. What is written
+    /// through the handle is a compare and swap on what was read, and is refused while another holds the lease.
+    /// </summary>
+    /// <param name="workflowId">A workflow of a registered type.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <exception cref="WorkflowNotFoundException">There is none.</exception>
+    public async Task<Workflow<T>> ReadAsync<T>(string workflowId, CancellationToken cancellationToken = default)
+    {
+        var request = new Pb.ResumeWorkflowRequest { Namespace = _client.Namespace, WorkflowId = workflowId };
+        var response = await _client.CallAsync(call => _client.Recovery.ResumeWorkflowAsync(request, call), null, cancellationToken);
+        return await AdoptAsync<T>(response, cancellationToken);
+    }
+
+    /// <summary>
+    /// Takes up everything that is pending (RUNNING and held by nobody) of the types registered with this state object, one after
+    /// the other. Leases are held and renewed until a workflow closes, waits or is disposed, and all of them are released when the
+    /// iteration is closed. What another takes away is not handed out any more. Of many workers that do so at once each workflow
+    /// goes to exactly one.
+    /// </summary>
+    /// <param name="options">How; with <see cref="ResumeOptions.Poll"/> it goes on for ever.</param>
+    /// <param name="cancellationToken">Ends the iteration.</param>
+    public IAsyncEnumerable<Workflow<T>> ResumeAllPendingAsync<T>(ResumeOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        string[] types = [.. _types.Where(t => t.Value.State == typeof(T)).Select(t => t.Key)];
+        return types.Length == 0
+            ? throw new InvalidOperationException($"No workflow type is registered with the state object {typeof(T)}: call Register first.")
+            : new PendingWorkflows<T>(this, types, options ?? new ResumeOptions(), cancellationToken);
+    }
+
+    /// <summary>The newest checkpoint, or the newest not after a point of the history.</summary>
+    /// <param name="workflowId">A workflow of a registered type.</param>
+    /// <param name="sequence">Not after this record; null for any.</param>
+    /// <param name="asOf">Not recorded after this time; null for any. Not with a sequence.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <exception cref="CheckpointNotFoundException">There is none so early.</exception>
+    public async Task<Checkpoint<T>> LoadCheckpointAsync<T>(string workflowId, long? sequence = null, DateTimeOffset? asOf = null,
+        CancellationToken cancellationToken = default)
+    {
+        if (sequence is not null && asOf is not null)
+            throw new ArgumentException("A point is given by a sequence or by a time.", nameof(asOf));
+        var request = new Pb.GetCheckpointRequest { Namespace = _client.Namespace, WorkflowId = workflowId };
+        if (sequence is { } s)
+            request.Sequence = (ulong)s;
+        else if (asOf is not null)
+            request.AsOf = TimestampOf(asOf);
+        var response = await _client.CallAsync(options => _client.Workflows.GetCheckpointAsync(request, options), null, cancellationToken);
+        var stored = Answers.Record(response.Record, new WorkflowKey(_client.Namespace, workflowId));
+        var record = stored.Record;
+        if (record.Sequence > (sequence ?? long.MaxValue) || (asOf is { } time && record.RecordedAt > Times.ToMicroseconds(time)))
+            throw new IntegrityException("ANSWER", $"Record {record.Sequence} of {record.Key} is later than what was asked for.");
+        var codec = CodecOf<T>(record.WorkflowType);
+        return new Checkpoint<T>(codec.Decode(Answers.Snapshot(stored, response.Snapshot)), record, stored.Hash);
+    }
+
+    /// <summary>The whole history of a workflow, oldest first; each record is recomputed and follows from the one before.</summary>
+    /// <param name="workflowId">The workflow.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    /// <exception cref="IntegrityException">A record was altered, or does not follow. Those before are good.</exception>
+    public async IAsyncEnumerable<WrittenRecord> ListRecordsAsync(string workflowId,
+        [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        var key = new WorkflowKey(_client.Namespace, workflowId);
+        var verifier = new ChainVerifier(key);
+        var request = new Pb.ListRecordsRequest { Namespace = key.Namespace, WorkflowId = workflowId, PageSize = PageSize };
+        do
+        {
+            var page = await _client.CallAsync(options => _client.Workflows.ListRecordsAsync(request, options), null, cancellationToken);
+            foreach (var message in page.Records)
+            {
+                var stored = Answers.Record(message, key);
+                verifier.Add(stored);
+                if (verifier.Violations is { Count: > 0 } violations)
+                    throw new IntegrityException("RECORD", $"The chain of {key} is broken: {violations[0].Message}", violations);
+                yield return new WrittenRecord(stored.Record, stored.Hash, stored.LogIndex, "", false);
+            }
+            request.PageToken = page.NextPageToken;
+        }
+        while (request.PageToken.Length > 0);
+    }
+
+    /// <summary>Leases pending workflows, and gives each of them as it comes, so that none is held without being renewed.</summary>
+    /// <returns>How many came.</returns>
+    internal async Task<int> LeasePendingAsync<T>(string[] types, ResumeOptions options, bool takeOverOwn, Action<Workflow<T>> leased,
+        Action<ResumeFailure> failed, CancellationToken cancellationToken)
+    {
+        var request = new Pb.ResumePendingWorkflowsRequest
+        {
+            Namespace = _client.Namespace,
+            WorkflowTypes = { types },
+            States = { options.States },
+            Owner = Owner,
+            LeaseDuration = _leases.Duration,
+            TakeOverOwn = takeOverOwn,
+            // A second call that takes over would take from the first.
+            MaxWorkflows = takeOverOwn ? 0 : (ulong)Math.Max(options.Ahead, 1),
+        };
+        var count = 0;
+        await _client.RetryAsync(async call =>
+        {
+            using var stream = _client.Recovery.ResumePendingWorkflows(request, call);
+            while (await stream.ResponseStream.MoveNext(cancellationToken))
+            {
+                switch (stream.ResponseStream.Current)
+                {
+                    case { Resumed: { } resumed }:
+                        leased(await AdoptAsync<T>(resumed, cancellationToken));
+                        count++;
+                        break;
+                    case { Failed: { } failure }:
+                        failed(new ResumeFailure(failure.WorkflowId, failure.Reason, failure.Message));
+                        break;
+                }
+            }
+            return true;
+        }, null, cancellationToken);
+        return count;
+    }
+
+    /// <summary>A workflow as the server hands it out, once its chain and its snapshot are recomputed. Its lease is held from now on.</summary>
+    private async Task<Workflow<T>> AdoptAsync<T>(Pb.ResumeWorkflowResponse response, CancellationToken cancellationToken)
+    {
+        var head = response.Workflow ?? throw new IntegrityException("ANSWER", "The answer has no workflow.");
+        var key = new WorkflowKey(head.Namespace, head.WorkflowId);
+        var workflow = new Workflow<T>(this, CodecOf<T>(head.WorkflowType), key, head.WorkflowType)
+        {
+            State = head.State,
+            Status = (WorkflowStatus)head.Status,
+            Sequence = (long)head.Sequence,
+            HeadHash = Answers.HashOf(head.HeadHash),
+            Metadata = head.Metadata.ToDictionary(),
+        };
+        Hold(workflow, response.Lease);
+        try
+        {
+            var records = new List<StoredRecord>();
+            if (response.Checkpoint is { } checkpoint)
+                records.Add(Answers.Record(checkpoint.Record, key));
+            var before = records.Count;
+            records.AddRange(response.RecordsSince.Select(r => Answers.Record(r, key)));
+            if (response.MoreRecords)
+                records.AddRange(await RecordsAfterAsync(key, records[^1].Record.Sequence, workflow.Sequence, cancellationToken));
+            if (records.Count == 0 || (before == 0 && records[0].Record.Sequence != 1))
+                throw new IntegrityException("ANSWER", $"The answer about {key} has not its whole history since its checkpoint.");
+            Answers.Chain(head, key, records);
+            workflow.RecordsSince = [.. records.Skip(before).Select(r => r.Record)];
+            if (before > 0)
+            {
+                workflow.Data = workflow.Codec.Decode(Answers.Snapshot(records[0], response.Checkpoint!.Snapshot));
+                workflow.StoredSha256 = records[0].Record.Snapshot!.Sha256;
+            }
+            return workflow;
+        }
+        catch
+        {
+            await ReleaseAsync([workflow]);
+            throw;
+        }
+    }
+
+    /// <summary>The newest records back to one that is known, oldest first.</summary>
+    private async Task<IEnumerable<StoredRecord>> RecordsAfterAsync(WorkflowKey key, long sequence, long last, CancellationToken cancellationToken)
+    {
+        var found = new Stack<StoredRecord>();
+        var request = new Pb.ListRecordsRequest { Namespace = key.Namespace, WorkflowId = key.WorkflowId, Descending = true, PageSize = PageSize };
+        do
+        {
+            var page = await _client.CallAsync(options => _client.Workflows.ListRecordsAsync(request, options), null, cancellationToken);
+            foreach (var stored in page.Records.Select(r => Answers.Record(r, key)))
+            {
+                if (stored.Record.Sequence <= sequence)
+                    return found;
+                if (stored.Record.Sequence <= last)
+                    found.Push(stored);
+            }
+            request.PageToken = page.NextPageToken;
+        }
+        while (request.PageToken.Length > 0);
+        return found;
+    }
+}

@@ -1,0 +1,93 @@
+using Microsoft.Extensions.Logging;
+
+namespace Aegis.Client;
+
+/// <summary>Everything that is pending, as an iteration that holds leases.</summary>
+internal sealed class PendingWorkflows<T>(
+    DurableWorkflowEngine engine, string[] types, ResumeOptions options, CancellationToken cancellationToken) : IAsyncEnumerable<Workflow<T>>
+{
+    public IAsyncEnumerator<Workflow<T>> GetAsyncEnumerator(CancellationToken token = default) =>
+        new Enumerator(engine, types, options, CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, token));
+
+    /// <summary>
+    /// One round goes over everything once: what was handed out and released in it, yet is still pending, is leased again and
+    /// withheld until the next, or a caller that cannot move a workflow would get no other.
+    /// </summary>
+    /// <remarks>
+    /// That nothing follows does not release what was handed out: callers that work side by side are still at work, and close
+    /// the iteration when they are done.
+    /// </remarks>
+    private sealed class Enumerator(
+        DurableWorkflowEngine engine, string[] types, ResumeOptions options, CancellationTokenSource cancellation) : IAsyncEnumerator<Workflow<T>>
+    {
+        private readonly ILogger _logger = engine.Client.LoggerFactory.CreateLogger<DurableWorkflowEngine>();
+        private readonly Queue<Workflow<T>> _ready = new();
+        private readonly HashSet<string> _seen = [];
+        private readonly List<Workflow<T>> _withheld = [];
+        private List<Workflow<T>> _handedOut = [];
+        private bool _isFirst = true;
+        private bool _isRoundOver;
+
+        public Workflow<T> Current { get; private set; } = null!;
+
+        public async ValueTask<bool> MoveNextAsync()
+        {
+            while (true)
+            {
+                while (_ready.TryDequeue(out var next))
+                {
+                    // Lost while it waited here: another has it.
+                    if (!next.IsLeased)
+                        continue;
+                    _handedOut.Add(Current = next);
+                    return true;
+                }
+                if (!_isRoundOver)
+                {
+                    await FillAsync();
+                    continue;
+                }
+                if (options.Poll is not { } poll)
+                    return false;
+                await engine.ReleaseAsync(_withheld);
+                _withheld.Clear();
+                _seen.Clear();
+                _handedOut = [.. _handedOut.Where(w => w.IsLeased)];
+                await Task.Delay(poll, engine.Client.Time, cancellation.Token);
+                _isRoundOver = false;
+            }
+        }
+
+        public async ValueTask DisposeAsync()
+        {
+            await engine.ReleaseAsync([.. _handedOut, .. _ready, .. _withheld], isAtWork: true);
+            cancellation.Dispose();
+        }
+
+        private async Task FillAsync()
+        {
+            var takeOverOwn = options.TakeOverOwn && _isFirst;
+            var count = await engine.LeasePendingAsync<T>(types, options, takeOverOwn, Take, Fail, cancellation.Token);
+            // A call that takes over asks for everything.
+            _isRoundOver = count == 0 || takeOverOwn;
+            _isFirst = false;
+        }
+
+        private void Take(Workflow<T> workflow)
+        {
+            if (_seen.Add(workflow.WorkflowId))
+                _ready.Enqueue(workflow);
+            else
+                _withheld.Add(workflow);
+        }
+
+        private void Fail(ResumeFailure failure)
+        {
+            // Each call of a round tells it again.
+            if (!_seen.Add(failure.WorkflowId))
+                return;
+            _logger.LogError("{WorkflowId} cannot be resumed: {Reason}: {Message}", failure.WorkflowId, failure.Reason, failure.Message);
+            options.OnFailed?.Invoke(failure);
+        }
+    }
+}
