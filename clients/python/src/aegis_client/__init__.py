@@ -1,0 +1,47 @@
+"""A client for Aegis, which keeps the durable state of workflows and can prove that nobody rewrote it.
+
+Begin with :class:`AegisClient` and :class:`DurableWorkflowEngine`. The generated stubs are in :mod:`aegis.v1`.
+"""
+
+from .chain import ChainVerifier, Finding
+from .client import AegisClient
+from .codec import Codec, JsonCodec
+from .engine import DurableWorkflowEngine, ImportResult, LoadedCheckpoint
+from .errors import (
+    AegisError,
+    CheckpointNotFound,
+    CursorAheadOfLog,
+    DeadlineExceeded,
+    HeadStoreError,
+    HistoryDamaged,
+    HistoryRewritten,
+    IntegrityError,
+    InvalidField,
+    LeaseHeld,
+    LeaseLost,
+    LeaseRequired,
+    LogIdChanged,
+    LogRolledBack,
+    OutcomeUnknown,
+    Overloaded,
+    RecordNotFound,
+    RequestIdReused,
+    SnapshotErased,
+    SnapshotTooLarge,
+    StoreFull,
+    Unavailable,
+    WorkflowAlreadyExists,
+    WorkflowClosed,
+    WorkflowConflict,
+    WorkflowNotFound,
+    WorkflowQuarantined,
+)
+from .export_check import ExportedWorkflow, ExportReport, verify_export
+from .heads import FileHeadStore, HeadStore, KeptHead, MemoryHeadStore
+from .pending import PendingFailure, PendingWorkflows
+from .record_format import FormatError
+from .signed_note import LogHead, VerifierKey, WorkflowStatement
+from .trust import LogTrust
+from .workflow import Workflow, WorkflowStatus, Written
+
+__all__ = [name for name in dir() if not name.startswith("_") and name[0].isupper()]

@@ -140,7 +140,9 @@ class ChainVerifier:
             if actual is None and expected != ZERO:
                 self._missing_parts.append((record, part))
             elif actual is not None and actual != expected:
-                self._find("FIELD_MODIFIED", sequence, f'The values of the part "{part}" are not those that were recorded.')
+                self._find(
+                    "FIELD_MODIFIED", sequence, f'The values of the part "{part}" are not those that were recorded.'
+                )
         if erasure := _Erasure.of(record):
             self._erasures.append(erasure)
         self._lease_epoch = max(self._lease_epoch, record.lease_epoch)
@@ -160,7 +162,9 @@ class ChainVerifier:
             return
         self.snapshots += 1
         if found != (record.snapshot_sha256, record.snapshot_size):
-            self._find("SNAPSHOT_MODIFIED", record.sequence, "The bytes of the snapshot are not those that were recorded.")
+            self._find(
+                "SNAPSHOT_MODIFIED", record.sequence, "The bytes of the snapshot are not those that were recorded."
+            )
 
     def complete(self) -> list[Finding]:
         """Judges what only the end of the chain can tell, and gives all findings by sequence."""

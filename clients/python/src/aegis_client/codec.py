@@ -57,5 +57,6 @@ class JsonCodec(Generic[T]):
         """
         if content_type.partition(";")[0].strip() != self.content_type:
             raise ValueError(f'the snapshot is "{content_type}", and this codec reads "{self.content_type}"')
-        plain = json.loads(content)
-        return self._data_type(**plain) if self._data_type else plain
+        plain: Any = json.loads(content)
+        data: T = self._data_type(**plain) if self._data_type else plain
+        return data

@@ -233,7 +233,7 @@ def from_rpc_error(error: Any) -> AegisError:
     code: grpc.StatusCode = error.code()
     message: str = error.details() or code.name
     info = _details(error)
-    made = _CLASSES.get(info.reason) or _CLASSES_OF_CODES.get(code, AegisError)
+    made = _CLASSES[info.reason] if info.reason in _CLASSES else _CLASSES_OF_CODES.get(code, AegisError)
     result = made(message, code=code, reason=info.reason, metadata=info.metadata, retry_delay=info.retry_delay)
     if isinstance(result, InvalidField):
         result.fields = info.fields

@@ -129,7 +129,9 @@ def _check_trailer(chunks: _Chunks, trailer: ExportTrailer, report: ExportReport
     if chunks.next() is not None:
         raise FormatError("not an export: something follows the trailer")
     if trailer.sha256 != digest:
-        _damage(report, "FIELD_MODIFIED", "Its SHA-256 is not that of the trailer: it was altered, or damaged on the way.")
+        _damage(
+            report, "FIELD_MODIFIED", "Its SHA-256 is not that of the trailer: it was altered, or damaged on the way."
+        )
     said = (trailer.workflows, trailer.records, trailer.snapshots)
     if said != (len(report.workflows), report.records, report.snapshots):
         _damage(report, "FIELD_MODIFIED", "It does not hold as much as its trailer says.")
@@ -184,9 +186,10 @@ class _Chunks:
         self._last = bytes(prefix + body)
         self.position += len(self._last)
         try:
-            return ExportChunk.FromString(bytes(body))
+            chunk: ExportChunk = ExportChunk.FromString(bytes(body))
         except (DecodeError, ValueError) as e:
             raise FormatError(f"not an export: there is no message at byte {begin}") from e
+        return chunk
 
 
 class _WorkflowCheck:
@@ -222,7 +225,9 @@ class _WorkflowCheck:
         self._open = None
         actual = hashlib.sha256(content).digest()
         if actual != sha256:
-            self._find("SNAPSHOT_MODIFIED", 0, "The bytes of a snapshot have another SHA-256 than the one they come under.")
+            self._find(
+                "SNAPSHOT_MODIFIED", 0, "The bytes of a snapshot have another SHA-256 than the one they come under."
+            )
         self._contents[sha256] = (actual, size)
 
     def add_record(self, message: ExportRecord) -> None:

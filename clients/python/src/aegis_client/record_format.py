@@ -127,7 +127,9 @@ def part_digests(record: Record) -> dict[str, tuple[bytes, bytes | None]]:
         ),
         "content": (
             record.content_digest,
-            _sha256(encode_content(record.content_salt, record.reason, record.metadata)) if record.content_salt else None,
+            _sha256(encode_content(record.content_salt, record.reason, record.metadata))
+            if record.content_salt
+            else None,
         ),
         "snapshot": (
             record.snapshot_digest,
@@ -188,7 +190,7 @@ def microseconds(time: Timestamp) -> int:
     """A time in microseconds since 1970, truncated; -1 where it is no time of the contract's."""
     if not (0 <= time.seconds <= 253_402_300_799 and 0 <= time.nanos <= 999_999_999):
         return -1
-    return time.seconds * 1_000_000 + time.nanos // 1000
+    return int(time.seconds) * 1_000_000 + int(time.nanos) // 1000
 
 
 def _sha256(encoded: bytes) -> bytes:

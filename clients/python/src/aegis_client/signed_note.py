@@ -82,7 +82,12 @@ class SignedNote:
     def parse(note: str) -> SignedNote | None:
         """The note, or None where the text is none."""
         end = note.rfind("\n\n")
-        if end < 0 or len(note) > _NOTE_LENGTH_MAX or not note.endswith("\n") or any(c < " " and c != "\n" for c in note):
+        if (
+            end < 0
+            or len(note) > _NOTE_LENGTH_MAX
+            or not note.endswith("\n")
+            or any(c < " " and c != "\n" for c in note)
+        ):
             return None
         lines = note[end + 2 : -1].split("\n")
         if end + 2 >= len(note) or len(lines) > _SIGNATURES_MAX:
