@@ -46,9 +46,7 @@ class Server:
     async def start(self) -> None:
         # What a developer has set for a server of their own must not change those of the tests.
         environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AEGIS_", "ASPNETCORE_", "OTEL_"))
+            name: value for name, value in os.environ.items() if not name.startswith(("AEGIS_", "ASPNETCORE_", "OTEL_"))
         }
         environment |= {"AEGIS_DATA_DIR": str(self.directory), "AEGIS_DATABASE": "sqlite:aegis.db"}
         environment |= self._environment

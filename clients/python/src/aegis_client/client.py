@@ -196,9 +196,14 @@ class AegisClient:
             await self.trust.begin(_Source(self, self._deadline(None)))
         connection = await self._ready(self._deadline(timeout))
         call = connection.method(method)(request, timeout=timeout)
+        task = asyncio.current_task()
+        cancellations = task.cancelling() if task else 0
         try:
             async for message in call:
                 yield message
+            # grpc loses a cancellation that meets the end of a stream.
+            if task and task.cancelling() > cancellations:
+                raise asyncio.CancelledError()
         except grpc.aio.AioRpcError as e:
             raise from_rpc_error(e) from e
         finally:

@@ -44,7 +44,7 @@ from .codec import Codec, JsonCodec
 from .errors import AegisError, CheckpointNotFound, IntegrityError, LeaseLost, Unavailable
 from .export_check import ExportReport, verify_export
 from .leases import LeaseKeeper
-from .pending import PendingWorkflows
+from .pending import PendingReader, PendingWorkflows
 from .record_format import FormatError
 from .signed_note import VerifierKey
 from .trust import LogTrust, check_record, check_snapshot
@@ -54,6 +54,8 @@ _log = logging.getLogger("aegis_client")
 _PIECE_BYTES = 256 * 1024
 _MEMORY_BYTES_MAX = 8 * 1024 * 1024
 _STREAM_TIMEOUT = 300.0
+# A server that is away is not waited for to give leases up.
+_RELEASE_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class DurableWorkflowEngine:
         self.leases = LeaseKeeper(client, namespace, self.owner, lease_duration)
         """The leases that are held, for whoever wants to look."""
         self._codecs: dict[str, Codec[Any]] = {}
-        self._pending: list[PendingWorkflows] = []
+        self.pending: set[PendingReader] = set()
+        """What reads pending workflows now; closed with the engine."""
 
     async def __aenter__(self) -> DurableWorkflowEngine:
         return self
@@ -131,9 +134,8 @@ class DurableWorkflowEngine:
 
     async def close(self) -> None:
         """Stops taking and renewing, and releases what is held, so that others can go on at once."""
-        pending, self._pending = self._pending, []
-        for iterator in pending:
-            await iterator.aclose()
+        for reader in list(self.pending):
+            await reader.close(release_handed_out=True)
         await self.leases.close()
         await self.release_quietly(self.leases.held)
 
@@ -393,9 +395,7 @@ class DurableWorkflowEngine:
             take_over_own=take_over_own,
             max_workflows=max_workflows,
         )
-        pending = PendingWorkflows(self, request, poll_interval)
-        self._pending.append(pending)
-        return pending
+        return PendingWorkflows(self, request, poll_interval)
 
     async def release(self, workflow: Workflow) -> None:
         """Gives the lease of a workflow up, so that another can go on at once. Does nothing without a lease."""
@@ -404,7 +404,7 @@ class DurableWorkflowEngine:
     async def release_quietly(self, workflows: Iterable[Workflow]) -> None:
         """Gives leases up; what cannot be given up now runs out by itself."""
         try:
-            await self.leases.release(workflows, timeout=min(self.leases.duration, self.client.timeout))
+            await self.leases.release(workflows, timeout=_RELEASE_TIMEOUT)
         except AegisError as e:
             _log.warning("Leases could not be released, and will run out: %s", e)
 
@@ -598,7 +598,7 @@ class DurableWorkflowEngine:
         lease = LeaseReference(workflow_id=workflow_id, epoch=epoch)
         request = ReleaseLeasesRequest(namespace=self.namespace, owner=self.owner, leases=[lease])
         try:
-            await self.client.call("ReleaseLeases", request, timeout=self.leases.duration)
+            await self.client.call("ReleaseLeases", request, timeout=_RELEASE_TIMEOUT)
         except AegisError as e:
             _log.warning("The lease of %s could not be released, and will run out: %s", workflow_id, e)
 

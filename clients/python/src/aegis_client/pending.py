@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aegis.v1.recovery_service_pb2 import ResumePendingWorkflowsRequest
+from aegis.v1.recovery_service_pb2 import ResumePendingWorkflowsRequest, ResumeWorkflowResponse
 
 from .errors import AegisError, DeadlineExceeded, IntegrityError, Unavailable
 from .workflow import Workflow
@@ -33,41 +34,37 @@ class PendingFailure:
 class PendingWorkflows:
     """Hands out pending workflows, each leased and verified. See :meth:`DurableWorkflowEngine.resume_all_pending`.
 
-    Leases of what waits here are renewed in the background, and what was lost meanwhile is not handed out. Closing (or leaving
-    ``async with``) releases all that it took and that still has a lease; running to its end releases nothing.
+    Leases are renewed in the background, of what waits here and of what was handed out; what was lost meanwhile is not handed
+    out. Closing it, or leaving ``async with``, takes no more and releases all that it took and that still has a lease. Merely
+    dropping it, as by a ``break``, leaves what was handed out to whoever has it. So does running to its end.
     """
 
     def __init__(
         self, engine: DurableWorkflowEngine, request: ResumePendingWorkflowsRequest, poll_interval: float | None
     ) -> None:
-        self._engine = engine
-        self._request = request
-        self._poll_interval = poll_interval
-        self._waiting: asyncio.Queue[Workflow | None] = asyncio.Queue(_WAITING_MAX)
-        self._taken: list[Workflow] = []
-        self._reader: asyncio.Task[None] | None = None
-        self._error: BaseException | None = None
-        # Whether reading once stood still for so long that what was leased ahead of it may have expired.
-        self._is_late = False
-        self.failures: list[PendingFailure] = []
+        self._reader = PendingReader(engine, request, poll_interval)
+        self.failures = self._reader.failures
         """The workflows that could not be resumed so far."""
-        self.held_by_others = 0
+
+    @property
+    def held_by_others(self) -> int:
         """How many were held by others in the last pass that ended."""
+        return self._reader.held_by_others
 
     def __aiter__(self) -> PendingWorkflows:
         return self
 
     async def __anext__(self) -> Workflow:
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read())
-        while workflow := await self._waiting.get():
-            if workflow.lost is None:
-                return workflow
-        # For whoever asks once more.
-        self._waiting.put_nowait(None)
-        if self._error:
-            raise self._error
-        raise StopAsyncIteration
+        reader = self._reader
+        if not reader.is_begun:
+            reader.begin()
+            # The reader does not know this object, so that dropping it is noticed.
+            loop = asyncio.get_running_loop()
+            weakref.finalize(self, _abandon, loop, reader).atexit = False
+        workflow = await reader.next()
+        if workflow is None:
+            raise StopAsyncIteration
+        return workflow
 
     async def __aenter__(self) -> PendingWorkflows:
         return self
@@ -77,14 +74,69 @@ class PendingWorkflows:
 
     async def aclose(self) -> None:
         """Takes no more, and releases what it took and is still leased."""
-        if self._reader:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        await self._reader.close(release_handed_out=True)
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, reader: PendingReader) -> None:
+    # Objects are collected on any thread, and after the end of their loop.
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(reader.abandon)
+
+
+class PendingReader:
+    """Reads what is pending ahead of whoever takes it, up to 100 workflows."""
+
+    def __init__(
+        self, engine: DurableWorkflowEngine, request: ResumePendingWorkflowsRequest, poll_interval: float | None
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._poll_interval = poll_interval
+        self._waiting: asyncio.Queue[Workflow | None] = asyncio.Queue(_WAITING_MAX)
+        self._handed_out: list[Workflow] = []
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        # Whether reading once stood still for so long that what was leased ahead of it may have expired.
+        self._is_late = False
+        self.failures: list[PendingFailure] = []
+        self.held_by_others = 0
+
+    @property
+    def is_begun(self) -> bool:
+        return self._task is not None
+
+    def begin(self) -> None:
+        self._engine.pending.add(self)
+        self._task = asyncio.create_task(self._read())
+
+    async def next(self) -> Workflow | None:
+        """The next workflow whose lease is not lost; None at the end."""
+        while workflow := await self._waiting.get():
+            if workflow.lost is None:
+                self._handed_out = [w for w in self._handed_out if w.lease]
+                self._handed_out.append(workflow)
+                return workflow
+        # For whoever asks once more.
         self._waiting.put_nowait(None)
-        taken, self._taken = self._taken, []
-        await self._engine.release_quietly(taken)
+        if self._error:
+            raise self._error
+        return None
+
+    def abandon(self) -> None:
+        self._closing = asyncio.create_task(self.close(release_handed_out=False))
+
+    async def close(self, *, release_handed_out: bool) -> None:
+        self._engine.pending.discard(self)
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        held = self._handed_out if release_handed_out else []
+        while not self._waiting.empty():
+            if workflow := self._waiting.get_nowait():
+                held.append(workflow)
+        self._waiting.put_nowait(None)
+        await self._engine.release_quietly(held)
 
     async def _read(self) -> None:
         try:
@@ -95,6 +147,7 @@ class PendingWorkflows:
         except Exception as e:
             self._error = e
         await self._waiting.put(None)
+        self._engine.pending.discard(self)
 
     async def _pass_retried(self) -> None:
         """One pass over all that is pending. A stream that breaks strands nothing: it is begun anew."""
@@ -113,8 +166,6 @@ class PendingWorkflows:
                 attempt += 1
 
     async def _pass(self) -> None:
-        leases = self._engine.leases
-        self._taken = [workflow for workflow in self._taken if workflow.lease]
         async for message in self._engine.client.stream("ResumePendingWorkflows", self._request):
             # Only the first pass is after a crash; later it would take from ourselves.
             self._request.take_over_own = False
@@ -124,27 +175,31 @@ class PendingWorkflows:
             elif kind == "summary":
                 self.held_by_others = message.summary.held_by_others
             elif kind == "resumed":
-                workflow_id, lease = message.resumed.workflow.workflow_id, message.resumed.lease
-                try:
-                    workflow = await self._engine.take_resumed(message.resumed, workflow_id)
-                except IntegrityError as e:
-                    self._fail(workflow_id, e.reason, e.message)
-                except AegisError:
-                    raise
-                except Exception as e:
-                    self._fail(workflow_id, "CODEC", f"Its snapshot could not be decoded: {e}")
-                else:
-                    self._taken.append(workflow)
-                    if self._is_late:
-                        await leases.renew([workflow])
-                    await self._hand_over(workflow)
-                    continue
-                await self._engine.give_back(workflow_id, lease.epoch)
+                await self._take(message.resumed)
 
-    async def _hand_over(self, workflow: Workflow) -> None:
+    async def _take(self, resumed: ResumeWorkflowResponse) -> None:
+        workflow_id = resumed.workflow.workflow_id
+        try:
+            workflow = await self._engine.take_resumed(resumed, workflow_id)
+        except IntegrityError as e:
+            self._fail(workflow_id, e.reason, e.message)
+            await self._engine.give_back(workflow_id, resumed.lease.epoch)
+            return
+        except AegisError:
+            raise
+        except Exception as e:
+            self._fail(workflow_id, "CODEC", f"Its snapshot could not be decoded: {e}")
+            await self._engine.give_back(workflow_id, resumed.lease.epoch)
+            return
+        if self._is_late:
+            await self._engine.leases.renew([workflow])
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._waiting.put(workflow)
+        try:
+            await self._waiting.put(workflow)
+        except asyncio.CancelledError:
+            await self._engine.release_quietly([workflow])
+            raise
         # The server has leased more than it could send meanwhile.
         self._is_late = self._is_late or loop.time() - began > self._engine.leases.duration / 3
 
