@@ -43,7 +43,8 @@ class Server:
         self._environment = environment or {}
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, serving: str = "aegis.writes") -> None:
+        """Starts it, again after its end, and waits until a health service of its is SERVING."""
         # What a developer has set for a server of their own must not change those of the tests.
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AEGIS_", "ASPNETCORE_", "OTEL_"))
@@ -63,7 +64,7 @@ class Server:
                 stderr=log,
             )
         if self.url.startswith("http:"):
-            await self._until_serving()
+            await self._until_serving(serving)
 
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is closed."""
@@ -80,8 +81,8 @@ class Server:
             info = await client.call("GetServerInfo", GetServerInfoRequest())
         return str(info.verifier_keys[0])
 
-    async def _until_serving(self) -> None:
-        """Until it takes writes."""
+    async def _until_serving(self, service: str) -> None:
+        request = b"\x0a" + bytes([len(service)]) + service.encode()
         deadline = asyncio.get_running_loop().time() + 120
         while asyncio.get_running_loop().time() < deadline:
             assert self._process
@@ -90,7 +91,7 @@ class Server:
             async with grpc.aio.insecure_channel(self.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
                 try:
                     check = channel.unary_unary(HEALTH)
-                    if await check(b"\x0a\x0caegis.writes", timeout=2) == _SERVING:
+                    if await check(request, timeout=2) == _SERVING:
                         return
                 except grpc.aio.AioRpcError:
                     pass

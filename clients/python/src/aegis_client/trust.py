@@ -86,8 +86,9 @@ class LogTrust:
 
     @property
     def verifier_keys(self) -> list[VerifierKey]:
-        """The keys that are trusted."""
-        return list(self._keys)
+        """The keys that are trusted: once a later generation of the log was accepted, under its name too."""
+        named = self._keys_of(self._kept.head.log_id) if self._kept else []
+        return list(dict.fromkeys(self._keys + named))
 
     @property
     def head(self) -> LogHead | None:
