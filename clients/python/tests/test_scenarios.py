@@ -53,14 +53,14 @@ class TestScenarios(ScenarioTest):
         workflow.data["pages"] = 4
         await workflow.checkpoint()
 
-        seen = await engine.get("p-1")
+        seen = await engine.read("p-1")
         self.assertEqual(("CHECKED", WorkflowStatus.RUNNING, 3), (seen.state, seen.status, seen.sequence))
         self.assertEqual({"pages": 4, "checked": True}, seen.data)
         self.assertEqual("complete", moved.record.reason)
         self.assertFalse(moved.replayed)
         self.assertEqual({"pages": 3, "checked": True}, (await engine.load_checkpoint("p-1", sequence=2)).data)
         await workflow.transition("DONE", status=WorkflowStatus.COMPLETED, checkpoint=False)
-        closed = await engine.get("p-1")
+        closed = await engine.read("p-1")
         self.assertEqual((WorkflowStatus.COMPLETED, 3), (closed.status, closed.checkpoint_sequence))
 
     async def test_codec(self) -> None:
@@ -84,7 +84,7 @@ class TestScenarios(ScenarioTest):
         self.assertEqual(b'{"name":"Ada Lovelace"}', fernet.decrypt(stored.snapshot.content))
         for file in server.directory.glob("aegis.db*"):
             self.assertNotIn(b"Lovelace", file.read_bytes())
-        self.assertEqual({"name": "Ada Lovelace"}, (await engine.get("p-1")).data)
+        self.assertEqual({"name": "Ada Lovelace"}, (await engine.read("p-1")).data)
 
     async def test_conflict(self) -> None:
         server = await self.server()
@@ -92,7 +92,7 @@ class TestScenarios(ScenarioTest):
         client = await self.client(server.target, interceptors=[recorder])
         engine = await self.engine(client)
         await engine.start("permit", "p-1", "RECEIVED", {}, lease=False)
-        callers = [await engine.get("p-1"), await engine.get("p-1")]
+        callers = [await engine.read("p-1"), await engine.read("p-1")]
 
         results = await asyncio.gather(
             *(caller.transition(f"MOVED_{i}") for i, caller in enumerate(callers)), return_exceptions=True
@@ -117,7 +117,7 @@ class TestScenarios(ScenarioTest):
         moved = await workflow.transition("CHECKED")
 
         self.assertTrue(moved.replayed)
-        self.assertEqual(["RECEIVED", "CHECKED"], [record.to_state async for record in engine.history("p-1")])
+        self.assertEqual(["RECEIVED", "CHECKED"], [record.to_state async for record in engine.records("p-1")])
         # And the lease that a lost reply brought is ours.
         await workflow.release()
         await proxy.tell("cut-reply ResumeWorkflow")
@@ -134,7 +134,7 @@ class TestScenarios(ScenarioTest):
         other = await self.engine(client, owner="worker-2")
 
         with self.assertRaises(WorkflowNotFound) as not_found:
-            await engine.get("p-0")
+            await engine.read("p-0")
         self.assertEqual("p-0", not_found.exception.metadata["workflow_id"])
         self.assertEqual(grpc.StatusCode.NOT_FOUND, not_found.exception.code)
 
@@ -151,7 +151,7 @@ class TestScenarios(ScenarioTest):
         assert workflow.lease and held.exception.expires_at
         expires_at = workflow.lease.expires_at.ToDatetime(tzinfo=datetime.timezone.utc)
         self.assertLess(abs(held.exception.expires_at - expires_at), datetime.timedelta(minutes=1))
-        bystander = await other.get("p-1")
+        bystander = await other.read("p-1")
         with self.assertRaises(LeaseRequired) as required:
             await bystander.transition("CHECKED")
         self.assertEqual("worker-1", required.exception.metadata["owner"])
@@ -295,7 +295,7 @@ class TestScenarios(ScenarioTest):
         workflow = await engine.start("permit", "p-1", "RECEIVED", {"step": 0})
 
         async def checkpoints() -> list[int]:
-            history = [record async for record in engine.history("p-1")]
+            history = [record async for record in engine.records("p-1")]
             return [record.sequence for record in history if record.kind == RECORD_KIND_CHECKPOINT]
 
         async with workflow:
@@ -333,7 +333,7 @@ class TestScenarios(ScenarioTest):
                 await workflow.wait("AWAITING_APPROVAL", actor="worker-1")
                 self.assertIsNone(workflow.lease)
         self.assertEqual([], await pending())
-        waiting = await approver.get("p-1")
+        waiting = await approver.read("p-1")
         self.assertEqual((WorkflowStatus.WAITING, {"fee": 12, "checked": True}), (waiting.status, waiting.data))
         waiting.data["approved"] = True
         await waiting.transition("APPROVED", actor="mayor", reason="in order")
@@ -342,7 +342,7 @@ class TestScenarios(ScenarioTest):
         self.assertEqual(("APPROVED", True), (resumed.state, resumed.data["approved"]))
         await resumed.transition("ISSUED", status=WorkflowStatus.COMPLETED, actor="worker-1")
 
-        told = [(r.actor, r.to_state, r.lease_epoch > 0) async for r in worker.history("p-1")]
+        told = [(r.actor, r.to_state, r.lease_epoch > 0) async for r in worker.records("p-1")]
         self.assertEqual(
             [
                 ("applicant", "RECEIVED", False),
@@ -381,7 +381,7 @@ class TestScenarios(ScenarioTest):
         await asyncio.gather(*tasks)
 
         for name, hashes in acknowledged.items():
-            self.assertEqual(hashes, [record.hash async for record in engine.history(name)])
+            self.assertEqual(hashes, [record.hash async for record in engine.records(name)])
             self.assertTrue((await engine.verify_integrity(name)).intact)
 
     async def test_snapshot_sizes(self) -> None:
@@ -396,10 +396,10 @@ class TestScenarios(ScenarioTest):
             await workflow.transition("TOO_LARGE")
 
         self.assertEqual(str(SNAPSHOT_BYTES_MAX), refused.exception.metadata["snapshot_bytes_max"])
-        self.assertEqual(["RECEIVED", "LARGE"], [record.to_state async for record in engine.history("p-1")])
+        self.assertEqual(["RECEIVED", "LARGE"], [record.to_state async for record in engine.records("p-1")])
         self.assertEqual(b"", (await engine.load_checkpoint("p-1", sequence=1)).data)
         self.assertEqual(largest, (await engine.load_checkpoint("p-1")).data)
-        self.assertEqual(largest, (await engine.get("p-1")).data)
+        self.assertEqual(largest, (await engine.read("p-1")).data)
 
     async def test_non_ascii(self) -> None:
         server = await self.server()
@@ -413,9 +413,9 @@ class TestScenarios(ScenarioTest):
             metadata = {word: word, "\uffee": "1", "\U0001f600": "2"}
             workflow = await engine.start("t🛡️許", workflow_id, f"neu {word}", data, actor=word, metadata=metadata)
             await workflow.transition(f"zu {word}", actor=word, reason=word, metadata=metadata, request_id=f"r {word}")
-            seen = await engine.get(workflow_id)
+            seen = await engine.read(workflow_id)
             self.assertEqual((f"zu {word}", data, metadata), (seen.state, seen.data, seen.metadata))
-            last = [record async for record in engine.history(workflow_id)][-1]
+            last = [record async for record in engine.records(workflow_id)][-1]
             self.assertEqual(
                 (word, word, metadata, f"r {word}"), (last.actor, last.reason, dict(last.metadata), last.request_id)
             )
@@ -433,7 +433,7 @@ class TestScenarios(ScenarioTest):
         self.assertEqual(0, answer.ByteSize())
         records = await client.call("ListRecords", ListRecordsRequest(namespace="empty"))
         self.assertEqual([], list(records.records))
-        self.assertEqual({"text": "long " * 10_000}, (await engine.get("p-1")).data)
+        self.assertEqual({"text": "long " * 10_000}, (await engine.read("p-1")).data)
 
     async def test_deadline(self) -> None:
         server = await self.server()
@@ -455,7 +455,7 @@ class TestScenarios(ScenarioTest):
         lost = await self.engine(await self.client(f"127.0.0.1:{free_port()}"))
         began = time.monotonic()
         with self.assertRaises(DeadlineExceeded):
-            await lost.get("p-1", timeout=1.0)
+            await lost.read("p-1", timeout=1.0)
         self.assertLess(time.monotonic() - began, 4.0)
 
     async def test_cancellation(self) -> None:
@@ -473,7 +473,7 @@ class TestScenarios(ScenarioTest):
             await task
         self.assertLess(time.monotonic() - began, 2.0)
         await proxy.tell("forget")
-        again = await engine.get("p-1")
+        again = await engine.read("p-1")
         self.assertIn(again.state, ("RECEIVED", "CHECKED"))
         await engine.start("permit", "p-2", "RECEIVED", {})
 

@@ -81,7 +81,7 @@ class TestTrust(ScenarioTest):
             self.assertEqual(written.receipt.log_head, kept["signed_note"])
             self.assertEqual([key], kept["verifier_keys"])
             self.assertGreater(head.size, written.record.log_index)
-            self.assertEqual({"life": life}, (await engine.get(f"p-{life}")).data)
+            self.assertEqual({"life": life}, (await engine.read(f"p-{life}")).data)
             sizes.append(head.size)
         self.assertEqual(sorted(set(sizes)), sizes)
 
@@ -153,12 +153,12 @@ class TestTrust(ScenarioTest):
         self.assertEqual("LOG_ROLLED_BACK", taken_back.exception.reason)
         self.assertEqual(trust.signed_note, taken_back.exception.kept_note)
         # It stays stopped, for everything, also when it is started anew, and both heads are kept as evidence.
-        for call in (engine.get("p-1"), engine.start("permit", "p-2", "S0", {}), engine.verify_integrity("p-1")):
+        for call in (engine.read("p-1"), engine.start("permit", "p-2", "S0", {}), engine.verify_integrity("p-1")):
             with self.assertRaises(HistoryRewritten):
                 await call
         again = await self.engine(await self.client(server.target, trust=await self.trust(server)))
         with self.assertRaises(HistoryRewritten):
-            await again.get("p-1")
+            await again.read("p-1")
         self.assertEqual(kept, path.read_text())
         rejected = path.with_name("head.json.rejected").read_text()
         keys = trust.verifier_keys
@@ -172,7 +172,7 @@ class TestTrust(ScenarioTest):
             await careless.start("permit", f"q-{i}", "S0", {})
         late = await self.engine(await self.client(server.target, trust=await self.trust(server)))
         with self.assertRaises(HistoryRewritten) as forked:
-            await late.get("p-1")
+            await late.read("p-1")
         self.assertEqual("LOG_FORKED", forked.exception.reason)
 
     async def test_history_taken_back_while_writing(self) -> None:
@@ -212,7 +212,7 @@ class TestTrust(ScenarioTest):
             with self.assertRaises(LogIdChanged):
                 await engine.start("permit", "p-2", "S0", {})
         with self.assertRaises(LogIdChanged):
-            await engine.get("p-1")
+            await engine.read("p-1")
         restarted = LogTrust(keys, FileHeadStore(path))
         engine_2 = await self.engine(await self.client(other.target, trust=restarted))
         with self.assertRaises(LogIdChanged):
@@ -302,8 +302,8 @@ class TestTrust(ScenarioTest):
 
         async def read() -> None:
             await engine.load_checkpoint("p-0", sequence=3)
-            await engine.get("p-0")
-            self.assertEqual(4, len([record async for record in engine.history("p-0")]))
+            await engine.read("p-0")
+            self.assertEqual(4, len([record async for record in engine.records("p-0")]))
             pending = engine.resume_all_pending(states=["S3"])
             found = [workflow.workflow_id async for workflow in pending]
             await pending.aclose()
@@ -378,7 +378,7 @@ class TestTrust(ScenarioTest):
             fresh = LogTrust([await server.verifier_key()], MemoryHeadStore())
             async with AegisClient(proxy.target, trust=fresh) as client, DurableWorkflowEngine(client) as other:
                 other.register("permit")
-                await other.get("p-0")
+                await other.read("p-0")
 
         await self.refused(proxy, f"GetLogHead signed_note {root_at}", begin, ("SIGNATURE_INVALID",))
         # Another name is another log, signed or not.
@@ -442,7 +442,7 @@ class TestTrust(ScenarioTest):
             workflow = await engine.start("permit", f"p-{i}", "S0", os.urandom(10), actor="älice")
             await workflow.transition("S1", reason="許可")
             await workflow.transition("DONE", status=WorkflowStatus.COMPLETED)
-            hashes[f"p-{i}"] = [record.hash async for record in engine.history(f"p-{i}")]
+            hashes[f"p-{i}"] = [record.hash async for record in engine.records(f"p-{i}")]
         path = server.directory / "cases.aegis"
         written = await engine.export(path)
         assert written
@@ -457,7 +457,7 @@ class TestTrust(ScenarioTest):
         results = await target.import_(path, trusted_keys=[key])
         self.assertEqual(["IMPORTED"] * 3, [result.outcome for result in results])
         for workflow_id, expected in hashes.items():
-            self.assertEqual(expected, [record.hash async for record in target.history(workflow_id)])
+            self.assertEqual(expected, [record.hash async for record in target.records(workflow_id)])
             self.assertTrue((await target.verify_integrity(workflow_id)).intact)
         again = await target.import_(path, trusted_keys=[key])
         self.assertEqual(["UNCHANGED"] * 3, [result.outcome for result in again])

@@ -200,7 +200,7 @@ class DurableWorkflowEngine:
         granted = response.lease if response.HasField("lease") else None
         if response.replayed and response.workflow.sequence > 1:
             # It was started long ago and has moved since.
-            workflow = await self.get(workflow_id, timeout=timeout)
+            workflow = await self.read(workflow_id, timeout=timeout)
         else:
             if forked_from and data is None:
                 data = await self._data_at_start(workflow_id, timeout)
@@ -309,7 +309,7 @@ class DurableWorkflowEngine:
     ) -> Written:
         """Moves a workflow to a state in which it waits for a human, a date or another system, and releases its lease.
 
-        Nobody needs to run meanwhile. Whoever it waits for moves it on with status RUNNING, without a lease (:meth:`get`, then
+        Nobody needs to run meanwhile. Whoever it waits for moves it on with status RUNNING, without a lease (:meth:`read`, then
         :meth:`transition`), and with that it is pending again.
         """
         written = await self.transition(
@@ -326,7 +326,7 @@ class DurableWorkflowEngine:
         await self.release_quietly([workflow])
         return written
 
-    async def get(self, workflow_id: str, *, timeout: float | None = None) -> Workflow:
+    async def read(self, workflow_id: str, *, timeout: float | None = None) -> Workflow:
         """A workflow without a lease: to look at, also when it is closed, or to move on while nobody holds it.
 
         :raises WorkflowNotFound: there is none of this id.
@@ -340,7 +340,7 @@ class DurableWorkflowEngine:
 
         :param take_over_own: take over at once what the same owner held before it crashed.
         :raises LeaseHeld: another holds it; tells who and until when.
-        :raises WorkflowClosed: there is nothing to go on with: :meth:`get` it to look.
+        :raises WorkflowClosed: there is nothing to go on with: :meth:`read` it to look.
         """
         request = ResumeWorkflowRequest(
             namespace=self.namespace,
@@ -438,7 +438,7 @@ class DurableWorkflowEngine:
         check_snapshot(response.record, response.snapshot)
         return LoadedCheckpoint(response.record, self._decode(response.record, response.snapshot))
 
-    async def history(self, workflow_id: str) -> AsyncIterator[Record]:
+    async def records(self, workflow_id: str) -> AsyncIterator[Record]:
         """All records of a workflow, oldest first, each recomputed and held against the one before."""
         request = ListRecordsRequest(namespace=self.namespace, workflow_id=workflow_id)
         previous: Record | None = None

@@ -98,7 +98,7 @@ class Workflow:
         self.records_since: list[Record] = []
         """When it was resumed: the records after the checkpoint (without one: from the first), oldest first."""
         self.more_records = False
-        """Whether :attr:`records_since` was cut; :meth:`DurableWorkflowEngine.history` has all."""
+        """Whether :attr:`records_since` was cut; :meth:`DurableWorkflowEngine.records` has all."""
         # Held by each write, so that the next one knows where the workflow stands.
         self._lock = asyncio.Lock()
         # What the last snapshot was, to tell whether the object has changed since.
