@@ -74,6 +74,11 @@ class Server:
                 process.send_signal(signal.SIGKILL)
             await process.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM: it drains, and ends by itself."""
+        assert self._process
+        self._process.send_signal(signal.SIGTERM)
+
     async def verifier_key(self) -> str:
         async with AegisClient(self.target) as client:
             from aegis.v1.system_service_pb2 import GetServerInfoRequest
