@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from aegis_client import AegisClient, AegisError, DeadlineExceeded
+from aegis.v1.system_service_pb2 import GetServerInfoRequest
+from aegis_client import AegisClient, AegisError, DeadlineExceeded, Unavailable
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -91,6 +92,7 @@ class TestConnection(ScenarioTest):
         only = await self.engine(await self.client(draining.target))
         both = await self.engine(await self.client(draining.target, other.target))
         await only.start("permit", "p-1", "S0", {}, lease=False)
+        await both.client.call("GetServerInfo", GetServerInfoRequest())
         draining.terminate()
         # One that asks for no health is still served.
         careless = await self.engine(
@@ -98,13 +100,13 @@ class TestConnection(ScenarioTest):
                 draining.target, options=[("grpc.service_config", "{}"), ("grpc.use_local_subchannel_pool", 1)]
             )
         )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    await only.read("p-1", timeout=0.5)
-                    await asyncio.sleep(0.05)
-                except DeadlineExceeded:
-                    break
+        async with asyncio.timeout(15):
+            # Each connection is told by a stream of its own.
+            while any(engine.client._open()[0].is_ready for engine in (only, both)):
+                await asyncio.sleep(0.02)
+        with self.assertRaises(DeadlineExceeded) as passed_over:
+            await only.read("p-1", timeout=0.5)
+        self.assertIsInstance(passed_over.exception.__cause__, Unavailable)
         self.assertEqual("S0", (await careless.read("p-1")).state)
         for i in range(6):
             await both.start("permit", f"q-{i}", "S0", {}, lease=False)

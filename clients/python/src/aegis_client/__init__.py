@@ -3,6 +3,8 @@
 Begin with :class:`AegisClient` and :class:`DurableWorkflowEngine`. The generated stubs are in :mod:`aegis.v1`.
 """
 
+from aegis.v1.workflow_pb2 import ForkPoint, Record
+
 from .chain import ChainVerifier, Finding
 from .client import AegisClient
 from .codec import Codec, JsonCodec
@@ -57,6 +59,7 @@ __all__ = [
     "ExportedWorkflow",
     "FileHeadStore",
     "Finding",
+    "ForkPoint",
     "FormatError",
     "HeadStore",
     "HeadStoreError",
@@ -80,6 +83,7 @@ __all__ = [
     "Overloaded",
     "PendingFailure",
     "PendingWorkflows",
+    "Record",
     "RecordNotFound",
     "RequestIdReused",
     "SnapshotErased",

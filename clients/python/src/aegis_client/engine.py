@@ -45,7 +45,7 @@ from .errors import AegisError, CheckpointNotFound, IntegrityError, LeaseLost, U
 from .export_check import ExportReport, verify_export
 from .leases import LeaseKeeper
 from .pending import PendingReader, PendingWorkflows
-from .record_format import FormatError
+from .record_format import FormatError, microseconds
 from .signed_note import VerifierKey
 from .trust import LogTrust, check_record, check_snapshot
 from .workflow import Workflow, WorkflowStatus, Written, digest_of
@@ -116,11 +116,11 @@ class DurableWorkflowEngine:
         if checkpoint_interval is not None and checkpoint_interval <= 0:
             raise ValueError("checkpoint_interval must be more than 0 s; None for no periodic checkpoints")
         self.client = client
-        self.namespace = namespace
+        self.namespace = namespace or "default"
         self.owner = owner or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.checkpoint_on_transition = checkpoint_on_transition
         self.checkpoint_interval = checkpoint_interval
-        self.leases = LeaseKeeper(client, namespace, self.owner, lease_duration)
+        self.leases = LeaseKeeper(client, self.namespace, self.owner, lease_duration)
         """The leases that are held, for whoever wants to look."""
         self._codecs: dict[str, Codec[Any]] = {}
         self.pending: set[PendingReader] = set()
@@ -431,9 +431,10 @@ class DurableWorkflowEngine:
             request.as_of.CopyFrom(time)
         response: GetCheckpointResponse = await self.client.call("GetCheckpoint", request, timeout=timeout)
         check_record(response.record, self.namespace, workflow_id)
-        if sequence is not None and response.record.sequence > sequence:
+        is_later = sequence is not None and response.record.sequence > sequence
+        if is_later or (time and microseconds(response.record.recorded_at) > microseconds(time)):
             raise IntegrityError(
-                "RECORD_ALTERED", f"Record {response.record.sequence} came as the checkpoint at {sequence}."
+                "RECORD_ALTERED", f"Record {response.record.sequence} is later than the checkpoint that was asked for."
             )
         check_snapshot(response.record, response.snapshot)
         return LoadedCheckpoint(response.record, self._decode(response.record, response.snapshot))

@@ -33,6 +33,8 @@ class LeaseKeeper:
         # By workflow_id.
         self._held: dict[str, Workflow] = {}
         self._task: asyncio.Task[None] | None = None
+        # Kept here since the event loop keeps only weak references.
+        self._losing: set[asyncio.Task[None]] = set()
 
     @property
     def held(self) -> list[Workflow]:
@@ -119,6 +121,16 @@ class LeaseKeeper:
             if workflow.lease_epoch == epoch:
                 workflow.lease = result.renewed
             return
+        lost = self._lose_after_write(workflow, epoch, result)
+        if workflow._lock.locked():
+            # It may be long, and others need renewing.
+            task = asyncio.create_task(lost)
+            self._losing.add(task)
+            task.add_done_callback(self._losing.discard)
+        else:
+            await lost
+
+    async def _lose_after_write(self, workflow: Workflow, epoch: int, result: LeaseRenewal) -> None:
         # A write on its way may have closed the workflow, which is no loss: it is waited for.
         async with workflow._lock:
             if self._held.get(workflow.workflow_id) is workflow and workflow.lease_epoch == epoch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from .heads import HeadStore, KeptHead, MemoryHeadStore
 from .merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
 from .record_format import ZERO, microseconds, record_problem
 from .signed_note import LogHead, VerifierKey, split_log_id
+
+_log = logging.getLogger("aegis_client")
 
 
 class LogSource(Protocol):
@@ -295,7 +298,10 @@ class LogTrust:
         error = made.get(reason, IntegrityError)(reason, message, kept_note=self.signed_note or "", new_note=note)
         if reason in made:
             self._stopped = error
-        await self._store.reject(note)
+        try:
+            await self._store.reject(note)
+        except HeadStoreError as e:
+            _log.error("The head that contradicts the kept one could not be kept beside it: %s", e)
         return error
 
 
