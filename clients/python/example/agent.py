@@ -1,9 +1,9 @@
-"""An agent whose steps survive it: what it did, why, and who allowed it is on record, and what is on record is not redone.
+"""An agent whose steps survive it: what it did and why, and who allowed it, is on record and not done again.
 
     python3 agent.py 127.0.0.1:50051
 
-The agent works through its plan, one tool call after the other, and keeps what it learned after each. It is cut off in the
-middle, goes on in another engine, and asks a human before it does what cannot be undone.
+The agent works through its plan, one tool call after the other, and keeps what it learned after each. It is cut off in
+the middle, goes on in another engine, and asks a human before it does what cannot be undone.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python3 permit.py 127.0.0.1:50051
 
-A worker examines the application, and is killed in the middle. Another goes on where it stood. Then the case waits for a
-decision, for days if need be, and nobody runs meanwhile. At last the whole history is proven.
+A worker examines the application, and is killed in the middle. Another goes on where it stood. Then the case waits for
+a decision, for days if need be, and nobody runs meanwhile. At last the whole history is proven.
 """
 
 from __future__ import annotations

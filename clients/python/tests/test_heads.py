@@ -98,7 +98,7 @@ class TestHeads(unittest.IsolatedAsyncioTestCase):
         store = MemoryHeadStore()
         trust = await self.begun(log, 3, store)
         before = trust.kept()
-        sizes = [9, 30, 4, 17, 30, 3, 12, 64, 5]
+        sizes = [9, 64, 30, 4, 17, 30, 3, 12, 5]
         await asyncio.gather(
             *(trust.take_head(log.note(size), log, before=before, path=log.path(3, size)) for size in sizes)
         )

@@ -95,9 +95,9 @@ class ChainVerifier:
         self._missing_parts: list[tuple[Record, str]] = []
         self._missing_bytes: list[Record] = []
         self._erasures: list[_Erasure] = []
-        # The last record that was read, and the hashes one of which its successor has to name. None where that is unknown:
-        # after a gap, and for the first record, which in a fork names a record of another chain. Two where fields and claimed
-        # hash of the record disagree, and only the successor can tell which was altered.
+        # The last record that was read, and the hashes one of which its successor has to name. None where that is
+        # unknown: after a gap, and for the first record, which in a fork names a record of another chain. Two where
+        # fields and claimed hash of the record disagree, and only the successor can tell which was altered.
         self._previous: Record | None = None
         self._links: tuple[bytes, ...] | None = None
         self._next = 1

@@ -49,8 +49,8 @@ _OPTIONS: list[tuple[str, Any]] = [
 class AegisClient:
     """Calls Aegis at one address or several; an address that is down or not SERVING is passed over.
 
-    Calls are retried on UNAVAILABLE (and OVERLOADED) with backoff and jitter, inside their deadline. Use it on one event loop,
-    from any number of tasks; close it, or use it as ``async with``.
+    Calls are retried on UNAVAILABLE (and OVERLOADED) with backoff and jitter, inside their deadline. Use it on one
+    event loop, from any number of tasks; close it, or use it as ``async with``.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class AegisClient:
 
     @property
     def workflows(self) -> Any:
-        """The generated stub of WorkflowService. Its calls are neither retried nor verified, and fail with grpc's errors."""
+        """The generated stub of WorkflowService: neither retried nor verified, and failing with grpc's errors."""
         return self._connection().workflows
 
     @property
@@ -125,7 +125,7 @@ class AegisClient:
         return self._connection().system
 
     async def call(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
-        """Calls one of the contract's unary RPCs that may be repeated: any that reads, and writes that have a request_id.
+        """Calls a unary RPC of the contract that may be repeated: any that reads, and writes with a request_id.
 
         :param method: its name in the contract, ``GetWorkflow`` say.
         :param timeout: seconds, retries included; the client's own by default.
@@ -139,10 +139,11 @@ class AegisClient:
     async def write(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
         """Calls StartWorkflow, TransitionWorkflow or CheckpointWorkflow, and verifies what it returns.
 
-        Gives it a request_id where it has none, so that a lost reply never doubles the record. With a trust the record is
-        proven to be under a head that continues all that were seen, before this returns.
+        Gives it a request_id where it has none, so that a lost reply never doubles the record. With a trust the record
+        is proven to be under a head that continues all that were seen, before this returns.
 
-        :raises IntegrityError: what came back does not fit what was sent or proven. The record may be there all the same.
+        :raises IntegrityError: what came back does not fit what was sent or proven. The record may be there all the
+            same.
         :raises AegisError: of the class of its reason, with the request_id.
         """
         deadline = self._deadline(timeout)
@@ -156,7 +157,7 @@ class AegisClient:
             raise
 
     async def call_once(self, method: str, request: Any, timeout: float) -> Any:
-        """As :meth:`call`, without a retry: for whoever decides about the next attempt himself, with :meth:`repeated`."""
+        """As :meth:`call`, without a retry: for who decides about the next attempt, with :meth:`repeated`."""
         deadline = self._deadline(timeout)
         if self.trust:
             await self.trust.begin(_Source(self, deadline))
@@ -228,8 +229,9 @@ class AegisClient:
             try:
                 response = await self._attempt(method, request, deadline)
             except CursorAheadOfLog as e:
-                # The log says it is shorter than the kept head. Its own signed head tells: either it was taken back, which
-                # raises, or another log_id was accepted and is kept from here on, or another server is behind for a moment.
+                # The log says it is shorter than the kept head. Its own signed head tells: either it was taken back,
+                # which raises, or another log_id was accepted and is kept from here on, or another server is behind for
+                # a moment.
                 await self.trust.take_head(await source.log_head(), source, before=before)
                 await self._pause(attempt, deadline, e)
                 attempt += 1

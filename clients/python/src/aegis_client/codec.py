@@ -12,12 +12,13 @@ T = TypeVar("T")
 class Codec(Protocol[T]):
     """Turns the state objects of one workflow type into bytes and back.
 
-    The server never looks into the bytes, so a codec may encrypt or compress. It is called on the event loop: keep it short.
-    Bytes that differ for one and the same object (a random nonce, say) make every periodic checkpoint a new one.
+    The server never looks into the bytes, so a codec may encrypt or compress. It is called on the event loop: keep it
+    short. Bytes that differ for one and the same object (a random nonce, say) make every periodic checkpoint a new one.
     """
 
     def encode(self, data: T) -> tuple[str, bytes]:
-        """The content type, up to 255 bytes, and the bytes, at most the server's ``snapshot_bytes_max`` (3 MiB by default).
+        """The content type, up to 255 bytes, and the bytes, at most the server's ``snapshot_bytes_max`` (3 MiB by
+        default).
 
         A version of the schema travels as a parameter: ``application/json;version=3``.
         """
@@ -33,7 +34,8 @@ class JsonCodec(Generic[T]):
 
     def __init__(self, data_type: type[T] | None = None) -> None:
         """
-        :param data_type: a dataclass, whose constructor is given the fields when an object comes back; None for plain values.
+        :param data_type: a dataclass, whose constructor is given the fields when an object comes back; None for plain
+            values.
         """
         if data_type is not None and not dataclasses.is_dataclass(data_type):
             raise TypeError(f"{data_type.__name__} is not a dataclass: write a codec of your own for it")

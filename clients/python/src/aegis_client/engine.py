@@ -88,8 +88,8 @@ class ImportResult:
 class DurableWorkflowEngine:
     """Starts, moves, checkpoints, resumes and verifies the workflows of one namespace.
 
-    Use it as ``async with``: leaving it stops its background work and releases the leases it holds. It belongs to the event
-    loop of its client, which it does not close.
+    Use it as ``async with``: leaving it stops its background work and releases the leases it holds. It belongs to the
+    event loop of its client, which it does not close.
     """
 
     def __init__(
@@ -105,9 +105,11 @@ class DurableWorkflowEngine:
         """
         :param client: the connection.
         :param namespace: the namespace of all its workflows.
-        :param owner: in whose name leases are taken, up to 255 bytes; by default a name that no other process has. Give one
-            that stays the same over restarts, and that no two processes share, to take up one's own at once after a crash.
-        :param lease_duration: seconds, 1 to 3,600; renewed at a third of it. After a crash others take over when it is over.
+        :param owner: in whose name leases are taken, up to 255 bytes; by default a name that no other process has. Give
+            one that stays the same over restarts, and that no two processes share, to take up one's own at once after a
+            crash.
+        :param lease_duration: seconds, 1 to 3,600; renewed at a third of it. After a crash others take over when it is
+            over.
         :param checkpoint_on_transition: whether a transition carries the state object, unless it says otherwise.
         :param checkpoint_interval: seconds between the checkpoints of a workflow that is worked on; None for none.
         """
@@ -123,8 +125,8 @@ class DurableWorkflowEngine:
         self.leases = LeaseKeeper(client, self.namespace, self.owner, lease_duration)
         """The leases that are held, for whoever wants to look."""
         self._codecs: dict[str, Codec[Any]] = {}
-        self.pending: set[PendingReader] = set()
-        """What reads pending workflows now; closed with the engine."""
+        # What reads pending workflows now.
+        self._pending: set[PendingReader] = set()
 
     async def __aenter__(self) -> DurableWorkflowEngine:
         return self
@@ -134,10 +136,10 @@ class DurableWorkflowEngine:
 
     async def close(self) -> None:
         """Stops taking and renewing, and releases what is held, so that others can go on at once."""
-        for reader in list(self.pending):
+        for reader in list(self._pending):
             await reader.close(release_handed_out=True)
         await self.leases.close()
-        await self.release_quietly(self.leases.held)
+        await self._release_quietly(self.leases.held)
 
     def register(self, workflow_type: str, codec: Codec[Any] | None = None) -> None:
         """Makes a workflow type known with what turns its state objects into bytes: JSON by default."""
@@ -286,7 +288,7 @@ class DurableWorkflowEngine:
                 request.occurred_at.CopyFrom(time)
             return await self._write(workflow, "CheckpointWorkflow", request, snapshot, timeout)
 
-    async def checkpoint_if_changed(self, workflow: Workflow) -> Written | None:
+    async def _checkpoint_if_changed(self, workflow: Workflow) -> Written | None:
         """Stores the state object unless it is the one that was stored last; None then."""
         async with workflow._lock:
             snapshot = self._encode(workflow.workflow_type, workflow.data)
@@ -309,8 +311,8 @@ class DurableWorkflowEngine:
     ) -> Written:
         """Moves a workflow to a state in which it waits for a human, a date or another system, and releases its lease.
 
-        Nobody needs to run meanwhile. Whoever it waits for moves it on with status RUNNING, without a lease (:meth:`read`, then
-        :meth:`transition`), and with that it is pending again.
+        Nobody needs to run meanwhile. Whoever it waits for moves it on with status RUNNING, without a lease
+        (:meth:`read`, then :meth:`transition`), and with that it is pending again.
         """
         written = await self.transition(
             workflow,
@@ -323,7 +325,7 @@ class DurableWorkflowEngine:
             request_id=request_id,
             timeout=timeout,
         )
-        await self.release_quietly([workflow])
+        await self._release_quietly([workflow])
         return written
 
     async def read(self, workflow_id: str, *, timeout: float | None = None) -> Workflow:
@@ -333,10 +335,10 @@ class DurableWorkflowEngine:
         """
         request = ResumeWorkflowRequest(namespace=self.namespace, workflow_id=workflow_id)
         response: ResumeWorkflowResponse = await self.client.call("ResumeWorkflow", request, timeout=timeout)
-        return await self.take_resumed(response, workflow_id)
+        return await self._take_resumed(response, workflow_id)
 
     async def resume(self, workflow_id: str, *, take_over_own: bool = False, timeout: float | None = None) -> Workflow:
-        """Takes the lease of a workflow, to go on with it: its newest checkpoint's object and the records since, verified.
+        """Takes the lease of a workflow, to go on from its newest checkpoint and the records since, verified.
 
         :param take_over_own: take over at once what the same owner held before it crashed.
         :raises LeaseHeld: another holds it; tells who and until when.
@@ -352,9 +354,9 @@ class DurableWorkflowEngine:
         deadline = asyncio.get_running_loop().time() + (self.client.timeout if timeout is None else timeout)
         response = await self._resume(request, deadline)
         try:
-            return await self.take_resumed(response, workflow_id)
+            return await self._take_resumed(response, workflow_id)
         except BaseException:
-            await self.give_back(workflow_id, response.lease.epoch)
+            await self._give_back(workflow_id, response.lease.epoch)
             raise
 
     def resume_all_pending(
@@ -377,8 +379,8 @@ class DurableWorkflowEngine:
         :param workflow_types: only these; by default all that were registered.
         :param states: only these; empty for all.
         :param take_over_own: take over at once what the same owner held before it crashed. Only when starting.
-        :param max_workflows: how many to take in one pass; 0 for all. Up to 100 wait here, leased, to be handed out: take few
-            where several workers should share.
+        :param max_workflows: how many to take in one pass; 0 for all. Up to 100 wait here, leased, to be handed out:
+            take few where several workers should share.
         :param poll_interval: seconds between passes; None for one pass over what is pending now.
         """
         types = list(self._codecs) if workflow_types is None else list(workflow_types)
@@ -401,7 +403,7 @@ class DurableWorkflowEngine:
         """Gives the lease of a workflow up, so that another can go on at once. Does nothing without a lease."""
         await self.leases.release([workflow])
 
-    async def release_quietly(self, workflows: Iterable[Workflow]) -> None:
+    async def _release_quietly(self, workflows: Iterable[Workflow]) -> None:
         """Gives leases up; what cannot be given up now runs out by itself."""
         try:
             await self.leases.release(workflows, timeout=_RELEASE_TIMEOUT)
@@ -456,9 +458,9 @@ class DurableWorkflowEngine:
     async def verify_integrity(self, workflow_id: str, *, timeout: float = _STREAM_TIMEOUT) -> ExportReport:
         """Reads a whole workflow and proves it, believing nothing that the server says.
 
-        Every record is recomputed, linked with the one before and proven to be in the log; every snapshot is held against its
-        digest; the log's signed statement tells that no record is missing at the end; and the log's head is signed and
-        continues the kept one. Needs a client with a :class:`LogTrust`.
+        Every record is recomputed, linked with the one before and proven to be in the log; every snapshot is held
+        against its digest; the log's signed statement tells that no record is missing at the end; and the log's head is
+        signed and continues the kept one. Needs a client with a :class:`LogTrust`.
 
         :returns: whether it is intact, and else what is not.
         :raises HistoryRewritten: the log itself does not continue what was seen.
@@ -498,9 +500,11 @@ class DurableWorkflowEngine:
     ) -> ExportReport | None:
         """Writes workflows into a file that proves itself: one workflow, or all that the filter matches.
 
-        A file under its name is whole. With a :class:`LogTrust` it was also verified, and its head continues the kept one.
+        A file under its name is whole. With a :class:`LogTrust` it was also verified, and its head continues the kept
+        one.
 
-        :param allow_quarantined: export what is altered too, for whoever judges it; then findings are returned, not raised.
+        :param allow_quarantined: export what is altered too, for whoever judges it; then findings are returned, not
+            raised.
         :returns: what it was verified to be; None without a LogTrust.
         :raises IntegrityError: it does not verify. No file is left.
         """
@@ -572,7 +576,7 @@ class DurableWorkflowEngine:
 
         return await self.client.repeated(send, timeout)
 
-    async def take_resumed(self, response: ResumeWorkflowResponse, workflow_id: str) -> Workflow:
+    async def _take_resumed(self, response: ResumeWorkflowResponse, workflow_id: str) -> Workflow:
         """A workflow from what the server sent of it, verified, its lease held from here on."""
         newest = await self._check_resumed(response, workflow_id)
         data = None
@@ -594,7 +598,7 @@ class DurableWorkflowEngine:
         self._lease(workflow, response.lease if response.HasField("lease") else None)
         return workflow
 
-    async def give_back(self, workflow_id: str, epoch: int) -> None:
+    async def _give_back(self, workflow_id: str, epoch: int) -> None:
         """Gives up a lease that came with something that cannot be worked on."""
         lease = LeaseReference(workflow_id=workflow_id, epoch=epoch)
         request = ReleaseLeasesRequest(namespace=self.namespace, owner=self.owner, leases=[lease])
@@ -679,7 +683,8 @@ class DurableWorkflowEngine:
         return previous
 
     async def _check_rest(self, last: Record, sequence: int, workflow_id: str) -> Record:
-        """Checks the records after the last that came with a resume, from the newest down to it, without keeping them."""
+        """Checks the records after the last that came with a resume, from the newest down to it, without keeping
+        them."""
         request = ListRecordsRequest(namespace=self.namespace, workflow_id=workflow_id, descending=True)
         newest: Record | None = None
         after: Record | None = None
@@ -717,7 +722,8 @@ class DurableWorkflowEngine:
             )
 
     async def _download(self, request: ExportWorkflowsRequest, file: BinaryIO, timeout: float) -> Any:
-        """Writes an export into a file and goes back to its beginning. Gives the head that was kept when it was asked for."""
+        """Writes an export into a file and goes back to its beginning. Gives the head that was kept when it was asked
+        for."""
         trust = self.client.trust
         if trust:
             await trust.begin(self.client.source())

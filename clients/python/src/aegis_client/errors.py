@@ -32,7 +32,7 @@ class AegisError(Exception):
         self.code = code
         """The canonical code of gRPC."""
         self.reason = reason
-        """One of the contract's ErrorReason without its prefix; empty where the failure did not come from the service."""
+        """One of the contract's ErrorReason without its prefix; empty where the service did not tell."""
         self.metadata: dict[str, str] = dict(metadata or {})
         """The facts of the message, by name."""
         self.retry_delay = retry_delay
@@ -126,7 +126,7 @@ class SnapshotErased(AegisError):
 
 
 class HistoryDamaged(AegisError):
-    """CHAIN_BROKEN, SNAPSHOT_CORRUPT or LOG_FORKED: the server says that what it stores was altered. Tell the operator."""
+    """CHAIN_BROKEN, SNAPSHOT_CORRUPT or LOG_FORKED: what the server stores was altered. Tell the operator."""
 
 
 class CursorAheadOfLog(AegisError):
@@ -150,7 +150,7 @@ class OutcomeUnknown(AegisError):
 
 
 class WorkflowQuarantined(AegisError):
-    """WORKFLOW_QUARANTINED: a violation closed the workflow to writes. Tell the operator, who releases or repairs it."""
+    """WORKFLOW_QUARANTINED: a violation closed the workflow to writes. The operator releases or repairs it."""
 
 
 class LogRolledBack(AegisError):
@@ -158,7 +158,7 @@ class LogRolledBack(AegisError):
 
 
 class DeadlineExceeded(AegisError):
-    """The deadline is over. Whether a write happened is unknown: repeat it with its request_id, or read the workflow."""
+    """The deadline is over. Whether a write happened is unknown: repeat it with its request_id, or read."""
 
 
 class HeadStoreError(AegisError):
@@ -168,8 +168,8 @@ class HeadStoreError(AegisError):
 class IntegrityError(AegisError):
     """What came from the server does not fit what was proven. Never retried.
 
-    Its reason is one of RECORD_ALTERED, SNAPSHOT_ALTERED, PROOF_INVALID, SIGNATURE_INVALID, LOG_FORKED, LOG_ROLLED_BACK and
-    LOG_ID_CHANGED. The last three stop the client: see :class:`aegis_client.LogTrust`.
+    Its reason is one of RECORD_ALTERED, SNAPSHOT_ALTERED, PROOF_INVALID, SIGNATURE_INVALID, LOG_FORKED, LOG_ROLLED_BACK
+    and LOG_ID_CHANGED. The last three stop the client: see :class:`aegis_client.LogTrust`.
     """
 
     def __init__(self, reason: str, message: str, *, kept_note: str = "", new_note: str = "") -> None:

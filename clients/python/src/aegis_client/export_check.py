@@ -1,8 +1,8 @@
 """Verifies an export, from end to end, trusting nothing but verifier keys.
 
-An export is a sequence of ``ExportChunk`` messages, each with its length as a varint before it: a manifest with the signed head
-of the log, then for each workflow a header with the log's signed statement of its last record, its snapshots, and its records
-with their inclusion paths, and last a trailer with counts and the SHA-256 of all before.
+An export is a sequence of ``ExportChunk`` messages, each with its length as a varint before it: a manifest with the
+signed head of the log, then for each workflow a header with the log's signed statement of its last record, its
+snapshots, and its records with their inclusion paths, and last a trailer with counts and the SHA-256 of all before.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ class ExportReport:
 
 
 def verify_export(source: str | Path | BinaryIO, verifier_keys: Sequence[str | VerifierKey]) -> ExportReport:
-    """Verifies an export without a server: every record, link, snapshot, inclusion path, the signed head and statements.
+    """Verifies an export without a server: every record, link, snapshot, inclusion path, the signed head and
+    statements.
 
     :param source: a file, or a binary stream at the export's beginning.
-    :param verifier_keys: the keys of the logs whose exports are trusted, ``name+keyid+base64``; at least one. Never take them
-        from the export itself.
+    :param verifier_keys: the keys of the logs whose exports are trusted, ``name+keyid+base64``; at least one. Never
+        take them from the export itself.
     :raises FormatError: it is not a whole export, or a key is none. What was altered is no exception but a finding.
     """
     keys = [VerifierKey.parse(key) if isinstance(key, str) else key for key in verifier_keys]

@@ -60,8 +60,8 @@ class MemoryHeadStore:
 class FileHeadStore:
     """Keeps a head in a file, in the format of ``aegis head watch --state``, and a rejected one in ``FILE.rejected``.
 
-    A file under its name is whole: it is written beside it, synced, and renamed. Several processes may share one; each links
-    what it finds there with what it has seen itself.
+    A file under its name is whole: it is written beside it, synced, and renamed. Several processes may share one; each
+    links what it finds there with what it has seen itself.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -21,8 +21,8 @@ _LEASES_MAX = 1000
 class LeaseKeeper:
     """The leases of one owner in one namespace, renewed at a third of their duration.
 
-    A lease that has merely expired, since the server was away, is not lost: writes under it are fenced by its epoch, and the
-    next renewal tells whether another has taken it.
+    A lease that has merely expired, since the server was away, is not lost: writes under it are fenced by its epoch,
+    and the next renewal tells whether another has taken it.
     """
 
     def __init__(self, client: AegisClient, namespace: str, owner: str, duration: float) -> None:

@@ -1,6 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1, over the hashes of the log's records.
 
-A record's hash is its leaf hash already. node = SHA-256( 0x01 | left | right ); the root of the empty tree is SHA-256( "" ).
+A record's hash is its leaf hash already. node = SHA-256( 0x01 | left | right ); the root of the empty tree is SHA-256(
+"" ).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def root(leaves: Sequence[bytes]) -> bytes:
     """The root of the tree over these leaf hashes."""
     peaks: list[bytes] = []
     for size, leaf in enumerate(leaves):
-        # One peak for each bit of the size that is set; the new leaf completes as many subtrees as it has ones at its end.
+        # One peak for each bit of the size that is set; the new leaf completes as many subtrees as it has ones at its
+        # end.
         top = leaf
         while size & 1:
             top = node(peaks.pop(), top)
@@ -38,7 +40,8 @@ def verify_inclusion(index: int, size: int, leaf: bytes, path: Sequence[bytes], 
     """Whether a path proves that the leaf at an index is in the tree of this size and root (RFC 6962, 2.1.1)."""
     if not 0 <= index < size or not _are_hashes(leaf, root, *path):
         return False
-    # Up to where the way from the leaf meets the way from the last leaf both kinds of siblings occur; above, only left ones.
+    # Up to where the way from the leaf meets the way from the last leaf both kinds of siblings occur; above, only left
+    # ones.
     inner = (index ^ (size - 1)).bit_length()
     if len(path) != inner + (index >> inner).bit_count():
         return False
@@ -60,8 +63,8 @@ def verify_consistency(first: int, second: int, first_root: bytes, second_root: 
         return not path and first_root == second_root
     if not _are_hashes(first_root, second_root, *path):
         return False
-    # The largest subtree that ends at the first size is complete in both trees: the proof begins with its hash, or with the
-    # first root itself where that subtree is the whole first tree.
+    # The largest subtree that ends at the first size is complete in both trees: the proof begins with its hash, or with
+    # the first root itself where that subtree is the whole first tree.
     shift = (first & -first).bit_length() - 1
     index = (first - 1) >> shift
     inner = (index ^ ((second - 1) >> shift)).bit_length()

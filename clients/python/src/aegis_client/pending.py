@@ -34,9 +34,10 @@ class PendingFailure:
 class PendingWorkflows:
     """Hands out pending workflows, each leased and verified. See :meth:`DurableWorkflowEngine.resume_all_pending`.
 
-    Leases are renewed in the background, of what waits here and of what was handed out; what was lost meanwhile is not handed
-    out. Closing it, or leaving ``async with``, takes no more and releases all that it took and that still has a lease. Merely
-    dropping it, as by a ``break``, leaves what was handed out to whoever has it. So does running to its end.
+    Leases are renewed in the background, of what waits here and of what was handed out; what was lost meanwhile is not
+    handed out. Closing it, or leaving ``async with``, takes no more and releases all that it took and that still has a
+    lease. Merely dropping it, as by a ``break``, leaves what was handed out to whoever has it. So does running to its
+    end.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PendingReader:
         return self._task is not None
 
     def begin(self) -> None:
-        self._engine.pending.add(self)
+        self._engine._pending.add(self)
         self._task = asyncio.create_task(self._read())
 
     async def next(self) -> Workflow | None:
@@ -127,7 +128,7 @@ class PendingReader:
         self._closing = asyncio.create_task(self.close(release_handed_out=False))
 
     async def close(self, *, release_handed_out: bool) -> None:
-        self._engine.pending.discard(self)
+        self._engine._pending.discard(self)
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -136,7 +137,7 @@ class PendingReader:
             if workflow := self._waiting.get_nowait():
                 held.append(workflow)
         self._waiting.put_nowait(None)
-        await self._engine.release_quietly(held)
+        await self._engine._release_quietly(held)
 
     async def _read(self) -> None:
         try:
@@ -147,7 +148,7 @@ class PendingReader:
         except Exception as e:
             self._error = e
         await self._waiting.put(None)
-        self._engine.pending.discard(self)
+        self._engine._pending.discard(self)
 
     async def _pass_retried(self) -> None:
         """One pass over all that is pending. A stream that breaks strands nothing: it is begun anew."""
@@ -180,16 +181,16 @@ class PendingReader:
     async def _take(self, resumed: ResumeWorkflowResponse) -> None:
         workflow_id = resumed.workflow.workflow_id
         try:
-            workflow = await self._engine.take_resumed(resumed, workflow_id)
+            workflow = await self._engine._take_resumed(resumed, workflow_id)
         except IntegrityError as e:
             self._fail(workflow_id, e.reason, e.message)
-            await self._engine.give_back(workflow_id, resumed.lease.epoch)
+            await self._engine._give_back(workflow_id, resumed.lease.epoch)
             return
         except AegisError:
             raise
         except Exception as e:
             self._fail(workflow_id, "CODEC", f"Its snapshot could not be decoded: {e}")
-            await self._engine.give_back(workflow_id, resumed.lease.epoch)
+            await self._engine._give_back(workflow_id, resumed.lease.epoch)
             return
         if self._is_late:
             await self._engine.leases.renew([workflow])
@@ -198,7 +199,7 @@ class PendingReader:
         try:
             await self._waiting.put(workflow)
         except asyncio.CancelledError:
-            await self._engine.release_quietly([workflow])
+            await self._engine._release_quietly([workflow])
             raise
         # The server has leased more than it could send meanwhile.
         self._is_late = self._is_late or loop.time() - began > self._engine.leases.duration / 3

@@ -1,19 +1,20 @@
 """Record format v1: what is hashed, byte for byte.
 
-Integers are unsigned, big-endian and at most 2^63 - 1. ``opaqueN`` is an N-bit length in bytes, then the bytes. Strings are
-UTF-8 as received::
+Integers are unsigned, big-endian and at most 2^63 - 1. ``opaqueN`` is an N-bit length in bytes, then the bytes. Strings
+are UTF-8 as received::
 
-    record = opaque8 "aegis/record/v1" | opaque16 log_id | opaque16 namespace | opaque16 workflow_id | u64 sequence | u8 kind
-           | opaque16 workflow_type | opaque16 from_state | opaque16 to_state | u8 status | opaque16 request_id
+    record = opaque8 "aegis/record/v1" | opaque16 log_id | opaque16 namespace | opaque16 workflow_id
+           | u64 sequence | u8 kind | opaque16 workflow_type | opaque16 from_state | opaque16 to_state | u8 status | opaque16 request_id
            | u64 lease_epoch | u64 occurred_at | u64 recorded_at
            | person_digest | content_digest | snapshot_digest | previous_hash
     hash   = SHA-256( 0x00 | record )
     person_digest   = SHA-256( opaque8 "aegis/person/v1" | salt | opaque16 actor | opaque16 principal )
     content_digest  = SHA-256( opaque8 "aegis/content/v1" | salt | opaque32 reason
-                               | u16 n | n x ( opaque16 key | opaque32 value ) )        keys ascending by their UTF-8 bytes
+                               | u16 n | n x ( opaque16 key | opaque32 value ) )
     snapshot_digest = SHA-256( opaque8 "aegis/snapshot/v1" | salt | opaque16 content_type | u64 size | sha256 )
 
-The leading 0x00 makes the hash the RFC 6962 leaf hash of the record. Everything here works on the contract's ``Record``.
+Keys of metadata ascend by their UTF-8 bytes. The leading 0x00 makes the hash the RFC 6962 leaf hash of the record.
+Everything here works on the contract's ``Record``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ ZERO = bytes(32)
 """Stands for an absent digest or hash."""
 
 INTEGER_MAX = 2**63 - 1
-TIME_MAX = 253_402_300_799_999_999
-"""The end of the year 9999, in microseconds since 1970."""
 
 _HASH_BYTES = 32
 _SALT_BYTES = 16
@@ -150,7 +149,7 @@ def is_checkpoint(record: Record) -> bool:
 
 
 def malformation(record: Record) -> str | None:
-    """What a reader of the message would see and the hash does not cover, or what no record can have; None for nothing."""
+    """What a reader would see and the hash does not cover, or what no record can have; None for nothing."""
     if not record.person_salt and (record.actor or record.principal):
         return 'the values of the part "person" come without their salt'
     if not record.content_salt and (record.reason or record.metadata):

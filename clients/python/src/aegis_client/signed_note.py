@@ -1,8 +1,8 @@
 """What a log signs: its head, and what it says of one workflow's newest record.
 
 Both are C2SP signed notes: a text that ends with a newline, an empty line, and lines
-``- <key name> <base64( key id | signature )>`` with a dash that is U+2014. Signatures of keys that are not known are passed
-over; one that claims a known key and is not valid spoils the note.
+``- <key name> <base64( key id | signature )>`` with a dash that is U+2014. Signatures of keys that are not known are
+passed over; one that claims a known key and is not valid spoils the note.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class LogHead:
 
     @staticmethod
     def parse(text: str) -> LogHead | None:
-        """The head that a note's text says: three lines, log_id, size in decimal and root in base64. None where it says none."""
+        """The head that a note's text says in three lines: log_id, size and root in base64. None for none."""
         lines = text.split("\n")
         if len(lines) < 4 or lines[-1] or not lines[0]:
             return None
@@ -156,7 +156,7 @@ class LogHead:
 
 @dataclass(frozen=True)
 class WorkflowStatement:
-    """What a log says, signed, of one workflow's newest record at one size: a shorter history shown later contradicts it."""
+    """What a log says, signed, of a workflow's newest record: a shorter history shown later contradicts it."""
 
     log_id: str
     log_size: int
@@ -201,7 +201,7 @@ class WorkflowStatement:
 
 
 def split_log_id(log_id: str) -> tuple[str, int]:
-    """The base of a log's name and its generation: 1 for the base itself, 2 for ``base/2``, which an accepted rollback began."""
+    """The base of a log's name and its generation: 1 for the base, 2 for ``base/2``, begun by an accepted rollback."""
     base, slash, number = log_id.rpartition("/")
     generation = _decimal(number)
     return (base, generation) if base and slash and generation is not None and generation >= 2 else (log_id, 1)
@@ -213,7 +213,7 @@ def _decimal(text: str) -> int | None:
 
 
 def _base64(text: str) -> bytes | None:
-    """None for anything but the one standard encoding of some bytes: what can be written in two ways is not what was signed."""
+    """None for anything but the standard encoding of some bytes: there must be one way to write what is signed."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -50,10 +50,10 @@ class Kept:
 class LogTrust:
     """Trusts a log as far as its key and the last head seen go.
 
-    Every head that comes must be signed by one of the keys and be linked, by a consistency proof, with the head that is kept:
-    whoever takes history back or rewrites it, even with the log's own key, cannot do so. A head that contradicts the kept one
-    (:class:`HistoryRewritten`) or bears another log_id (:class:`LogIdChanged`) stops the client: every later call fails with
-    the same error, also after a restart over the same store.
+    Every head that comes must be signed by one of the keys and be linked, by a consistency proof, with the head that is
+    kept: whoever takes history back or rewrites it, even with the log's own key, cannot do so. A head that contradicts
+    the kept one (:class:`HistoryRewritten`) or bears another log_id (:class:`LogIdChanged`) stops the client: every
+    later call fails with the same error, also after a restart over the same store.
 
     One may serve several clients of the same log, on one event loop.
     """
@@ -66,11 +66,11 @@ class LogTrust:
         accepted_log_ids: Iterable[str] = (),
     ) -> None:
         """
-        :param verifier_keys: the log's keys, ``name+keyid+base64``, at least one. Take them from whoever runs the log by
-            another way than the server's own word.
+        :param verifier_keys: the log's keys, ``name+keyid+base64``, at least one. Take them from whoever runs the log
+            by another way than the server's own word.
         :param head_store: where the last head is kept; in memory by default, which a restart forgets.
-        :param accepted_log_ids: log_ids that may follow the kept one: a new generation (``base/2``) that an operator accepted
-            a loss for, or another log, whose key is then among the keys.
+        :param accepted_log_ids: log_ids that may follow the kept one: a new generation (``base/2``) that an operator
+            accepted a loss for, or another log, whose key is then among the keys.
         :raises FormatError: one of the keys is none.
         """
         self._keys = [VerifierKey.parse(key) if isinstance(key, str) else key for key in verifier_keys]
@@ -118,7 +118,8 @@ class LogTrust:
         self._is_begun = False
 
     async def begin(self, source: LogSource) -> None:
-        """Holds the log behind a source against the kept head, once: before the first call, nothing is written to another log.
+        """Holds the log behind a source against the kept head, once: before the first call, nothing is written to
+        another log.
 
         :raises IntegrityError: it does not continue the kept head, or has stopped the client before.
         """
@@ -167,7 +168,7 @@ class LogTrust:
         if not verify_inclusion(record.log_index, head.size, record.hash, receipt.inclusion_path, head.root):
             raise IntegrityError(
                 "PROOF_INVALID",
-                f"The inclusion path of record {record.sequence} of {record.workflow_id} does not lead to the log's head.",
+                f"The inclusion path of record {record.sequence} of {record.workflow_id} does not lead to the head.",
                 kept_note=self.signed_note or "",
                 new_note=receipt.log_head,
             )
@@ -202,8 +203,8 @@ class LogTrust:
         if log_id not in self._accepted or not is_later:
             raise await self._alarm(
                 "LOG_ID_CHANGED",
-                f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only when an '
-                "operator accepts that records are lost: go on with accept_log_id once told why.",
+                f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only when '
+                "an operator accepts that records are lost: go on with accept_log_id once told why.",
                 note,
             )
 
@@ -215,8 +216,8 @@ class LogTrust:
             self._raise_if_stopped()
             kept = self._kept
             if kept is None or kept.head.log_id != head.log_id:
-                # The first one is trusted as it is. Of another log_id it was accepted that it does not continue the kept one;
-                # once more, since another head may have been kept while this one was on its way.
+                # The first one is trusted as it is. Of another log_id it was accepted that it does not continue the
+                # kept one; once more, since another head may have been kept while this one was on its way.
                 await self._check_log_id(head.log_id, new.note)
                 if self._kept is kept:
                     self._kept = new
@@ -227,8 +228,8 @@ class LogTrust:
             if not await self._is_continuation(kept, new, source, path if kept is before else None):
                 raise await self._alarm(
                     "LOG_FORKED",
-                    f"The log of {head.size} records and the one of {kept.head.size} do not continue each other: history was "
-                    "rewritten.",
+                    f"The log of {head.size} records and the one of {kept.head.size} do not continue each other: "
+                    "history was rewritten.",
                     new.note,
                 )
             if head.size < kept.head.size:

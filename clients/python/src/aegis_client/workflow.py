@@ -59,12 +59,12 @@ class Written:
 class Workflow:
     """A workflow: its state object, where it stands, and its lease if it has one.
 
-    ``async with workflow:`` is the time in which it is worked on: its object is checkpointed at the engine's interval while it
-    has changed, the body is cancelled and :class:`LeaseLost` raised when the lease is lost, and the lease is released at the
-    end. Writes of one workflow are made one after the other. Use it on the engine's event loop.
+    ``async with workflow:`` is the time in which it is worked on: its object is checkpointed at the engine's interval
+    while it has changed, the body is cancelled and :class:`LeaseLost` raised when the lease is lost, and the lease is
+    released at the end. Writes of one workflow are made one after the other. Use it on the engine's event loop.
 
-    A write whose outcome stayed unknown (:class:`DeadlineExceeded`, a cancellation) leaves this object where it was: repeat
-    it with the error's request_id, or resume the workflow anew.
+    A write whose outcome stayed unknown (:class:`DeadlineExceeded`, a cancellation) leaves this object where it was:
+    repeat it with the error's request_id, or resume the workflow anew.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Workflow:
             if self._failure:
                 checkpoints.cancel()
             await asyncio.wait([checkpoints])
-        await self._engine.release_quietly([self])
+        await self._engine._release_quietly([self])
         if failure:
             raise failure from error
 
@@ -235,7 +235,7 @@ class Workflow:
             if self.status != WorkflowStatus.RUNNING or self._failure:
                 continue
             try:
-                await self._engine.checkpoint_if_changed(self)
+                await self._engine._checkpoint_if_changed(self)
             except AegisError as e:
                 # What is lost is told by the lease; what cannot be stored now may be at the next turn.
                 _log.warning("The workflow %s could not be checkpointed: %s", self.workflow_id, e)
