@@ -98,6 +98,7 @@ class TestTrust(ScenarioTest):
         watch = await asyncio.create_subprocess_exec(
             *("dotnet", os.environ["AEGIS_CLI"], "head", "watch", "--once"),
             *("--server", server.url, "--state", str(path), "--key", key),
+            env={name: value for name, value in os.environ.items() if not name.startswith("AEGIS_")},
             stdout=asyncio.subprocess.DEVNULL,
         )
         self.assertEqual(0, await watch.wait())

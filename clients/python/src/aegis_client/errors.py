@@ -223,11 +223,6 @@ _CLASSES_OF_CODES: dict[grpc.StatusCode, type[AegisError]] = {
 }
 
 
-def error_of_reason(reason: str, message: str) -> AegisError:
-    """The error for a reason that came in a message, and not as a failed call."""
-    return _CLASSES.get(reason, AegisError)(message, reason=reason)
-
-
 def from_rpc_error(error: Any) -> AegisError:
     """The typed error for a failed call of grpc."""
     code: grpc.StatusCode = error.code()
