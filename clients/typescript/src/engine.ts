@@ -233,7 +233,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
    */
   async start<T>(type: WorkflowType<T>, workflowId: string, options: StartOptions<T>): Promise<Workflow<T>> {
     const budget = this.#budget(options);
-    const said = this.#said(options);
+    const said = this.#said(options, workflowId, type.name, options.state ?? "");
     const status = options.status ?? WorkflowStatus.RUNNING;
     const takesLease = (options.lease ?? true) && status === WorkflowStatus.RUNNING;
     const snapshot = await this.#snapshotOf(type, options.object);
@@ -306,7 +306,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     options: TransitionOptions<T> = {},
   ): Promise<WriteResult> {
     const budget = this.#budget(options);
-    const said = this.#said(options);
+    const said = this.#said(options, toState);
     const status = options.status ?? WorkflowStatus.RUNNING;
     return this.#writing(workflow, budget, async () => {
       if (options.object !== undefined) workflow.object = options.object;
@@ -692,8 +692,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
-  async close(): Promise<void> {
-    await this.#leases.release(this.#leases.workflows);
+  async close(options: CallOptions = {}): Promise<void> {
+    await this.#leases.release(this.#leases.workflows, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -705,7 +705,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** What a write says for people, with a request id. */
-  #said(options: WriteOptions): Said {
+  #said(options: WriteOptions, ...names: string[]): Said {
     const said = {
       namespace: this.namespace,
       actor: options.actor ?? this.#actor,
@@ -714,7 +714,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       occurredAt: options.occurredAt === undefined ? undefined : toTimestamp(options.occurredAt),
       requestId: options.requestId || randomUUID(),
     };
-    const texts = [said.actor, said.reason, said.requestId, ...said.metadata.keys(), ...said.metadata.values()];
+    const texts = [...names, said.actor, said.reason, said.requestId, ...said.metadata.keys(), ...said.metadata.values()];
     // gRPC would send another character in its place.
     if (!texts.every((text) => text.isWellFormed()))
       throw new TypeError("A text has half of a surrogate pair: it has no UTF-8.");

@@ -82,8 +82,9 @@ export function verifyConsistency(
   secondRoot: Uint8Array,
   path: readonly Uint8Array[],
 ): boolean {
-  if (first <= 0n || first > second || !areHashes([firstRoot, secondRoot, ...path])) return false;
+  if (first <= 0n || first > second) return false;
   if (first === second) return path.length === 0 && equalBytes(firstRoot, secondRoot);
+  if (!areHashes([firstRoot, secondRoot, ...path])) return false;
   // The largest subtree that ends at the first size is complete in both trees: the proof begins with its hash, or with the
   // first root itself where that subtree is the whole first tree.
   const shift = trailingZeros(first);
