@@ -5,7 +5,7 @@ import { Budget } from "./budget.js";
 import { ChainVerifier, type Finding, isClosed } from "./chain.js";
 import { type AegisClient, type CallOptions, pause } from "./client.js";
 import { type Codec, json } from "./codec.js";
-import { type AegisError, CursorAheadOfLog, IntegrityError, LeaseHeld, LeaseLost, Unavailable } from "./errors.js";
+import { type AegisError, CursorAheadOfLog, IntegrityError, LeaseHeld, LeaseLost, Unavailable, WorkflowConflict, WorkflowNotFound } from "./errors.js";
 import { type Expected, throwFinding, verifyCheckpoint, verifyHistory, verifyWritten } from "./evidence.js";
 import { type ExportReport, ExportVerifier } from "./export.js";
 import {
@@ -779,6 +779,9 @@ export class DurableWorkflowEngine implements AsyncDisposable {
           return await act();
         } catch (e) {
           if (e instanceof LeaseLost) this.#leases.lose(workflow, e);
+          // A workflow that stands behind where it was proven to stand was taken back, and the log with it.
+          const isBehind = e instanceof WorkflowNotFound || (e instanceof WorkflowConflict && e.currentSequence < workflow.sequence);
+          if (isBehind && this.trust) await this.#lookAtHead(budget);
           throw e;
         }
       }),

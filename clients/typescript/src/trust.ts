@@ -11,8 +11,8 @@ export interface LogTrustOptions {
   /** Where the last head is kept; in memory by default. */
   readonly headStore?: HeadStore;
   /**
-   * The log_ids that may follow the kept one: later generations (`<log_id>/2`) of it. A new generation begins when an operator
-   * accepts that records are lost; until it is named here the client stops.
+   * The log_ids that may follow the kept one: later generations of it (`<log_id>/2`), which begin when an operator accepts that records
+   * are lost, or another log, of which a key is trusted too. Until it is named here the client stops.
    */
   readonly acceptedLogIds?: readonly string[];
 }
@@ -151,7 +151,7 @@ export class LogTrust {
     if (claimed === undefined)
       throw this.#rejection("SIGNATURE_INVALID", "What the server gives is not a signed head.", note);
     const isKnown = kept ? kept.head.logId === claimed.logId : this.#keys.some((key) => key.name === claimed.logId);
-    if (!isKnown && !this.#isAcceptedGeneration(claimed.logId)) {
+    if (!isKnown && !this.#isAccepted(claimed.logId)) {
       throw await this.#stop(
         "LOG_ID_CHANGED",
         kept
@@ -176,7 +176,7 @@ export class LogTrust {
       return head;
     }
     if (head.logId !== kept.head.logId) {
-      // A generation that was accepted: what is lost was accepted with it.
+      // Accepted, and with it what is lost.
       this.#kept = { head, note };
       return head;
     }
@@ -235,13 +235,16 @@ export class LogTrust {
     this.#savedNote = kept.note;
   }
 
-  /** Whether a log_id was accepted, as a later generation of the kept log or of one whose key is trusted. */
-  #isAcceptedGeneration(logId: string): boolean {
+  /**
+   * Whether a log_id was accepted: a later generation of the kept log, or another log. Never an earlier generation, whose records were
+   * given up. Whoever signs has to be trusted all the same.
+   */
+  #isAccepted(logId: string): boolean {
     const { base, generation } = splitLogId(logId);
     const before = this.#kept ? [this.#kept.head.logId] : this.#keys.map((key) => key.name);
     return (
       this.#acceptedLogIds.has(logId) &&
-      before.map(splitLogId).some((earlier) => earlier.base === base && earlier.generation < generation)
+      before.map(splitLogId).every((earlier) => earlier.base !== base || earlier.generation < generation)
     );
   }
 

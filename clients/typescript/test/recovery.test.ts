@@ -4,15 +4,17 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { InterceptingCall, type Interceptor } from "@grpc/grpc-js";
 import {
-  type DurableWorkflowEngine,
+  DurableWorkflowEngine,
   LeaseLost,
   RecordKind,
   Workflow,
   type WorkflowRecord,
   WorkflowStatus,
 } from "aegis-client";
-import { atEnd, engineOf, Server, until } from "./testbed.js";
+import type { RenewLeasesRequest } from "aegis-client/stubs";
+import { atEnd, connect, engineOf, Server, until } from "./testbed.js";
 
 interface Job {
   step: number;
@@ -113,7 +115,18 @@ test("killed-worker", async (t) => {
 
 test("lost-lease", async (t) => {
   const server = await Server.start(t);
-  const engine = engineOf(t, server.address, { leaseDurationMs: 3_000 });
+  const renewed: string[] = [];
+  const listening: Interceptor = (options, next) =>
+    new InterceptingCall(next(options), {
+      sendMessage: (message, send) => {
+        if (options.method_definition.path.endsWith("/RenewLeases"))
+          renewed.push(...(message as RenewLeasesRequest).leases.map((lease) => lease.workflowId));
+        send(message);
+      },
+    });
+  const client = connect(t, { addresses: server.address, interceptors: [listening] });
+  const engine = new DurableWorkflowEngine(client, { leaseDurationMs: 3_000 });
+  atEnd(t, () => engine.close());
   const jobs = engine.register<Job>("job");
   for (const id of ["one", "two", "three"])
     await engine.start(jobs, id, { state: "NEW", object: { step: 0 }, lease: false });
@@ -122,6 +135,7 @@ test("lost-lease", async (t) => {
     await thief.resume(thief.register<Job>("job"), workflowId, { takeOverOwn: true });
   };
 
+  await engine.start(jobs, "hold", { state: "NEW", object: { step: 0 } });
   await using pending = engine.resumeAllPending(jobs);
   const first = (await pending.next()).value;
   assert.ok(first instanceof Workflow);
@@ -136,8 +150,11 @@ test("lost-lease", async (t) => {
   assert.equal(first.lease, undefined);
   await assert.rejects(engine.transition(first, "DONE"), LeaseLost);
 
+  renewed.length = 0;
+  await until("the others are renewed twice", () => renewed.filter((id) => id === "hold").length >= 2);
+  assert.ok(!renewed.includes(first.id));
+
   // One that is lost while it waits to be handed out is passed over, and not renewed again.
-  await new Promise((resolve) => setTimeout(resolve, 1_200));
   await takeAway(first.id === "two" ? "three" : "two", engine.owner);
   const rest: string[] = [];
   for await (const workflow of pending) rest.push(workflow.id);
