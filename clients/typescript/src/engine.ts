@@ -5,7 +5,16 @@ import { Budget } from "./budget.js";
 import { ChainVerifier, type Finding, isClosed } from "./chain.js";
 import { type AegisClient, type CallOptions, pause } from "./client.js";
 import { type Codec, json } from "./codec.js";
-import { type AegisError, CursorAheadOfLog, IntegrityError, LeaseHeld, LeaseLost, Unavailable, WorkflowConflict, WorkflowNotFound } from "./errors.js";
+import {
+  type AegisError,
+  CursorAheadOfLog,
+  IntegrityError,
+  LeaseHeld,
+  LeaseLost,
+  Unavailable,
+  WorkflowConflict,
+  WorkflowNotFound,
+} from "./errors.js";
 import { type Expected, throwFinding, verifyCheckpoint, verifyHistory, verifyWritten } from "./evidence.js";
 import { type ExportReport, ExportVerifier } from "./export.js";
 import {
@@ -714,7 +723,14 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       occurredAt: options.occurredAt === undefined ? undefined : toTimestamp(options.occurredAt),
       requestId: options.requestId || randomUUID(),
     };
-    const texts = [...names, said.actor, said.reason, said.requestId, ...said.metadata.keys(), ...said.metadata.values()];
+    const texts = [
+      ...names,
+      said.actor,
+      said.reason,
+      said.requestId,
+      ...said.metadata.keys(),
+      ...said.metadata.values(),
+    ];
     // gRPC would send another character in its place.
     if (!texts.every((text) => text.isWellFormed()))
       throw new TypeError("A text has half of a surrogate pair: it has no UTF-8.");
@@ -780,7 +796,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         } catch (e) {
           if (e instanceof LeaseLost) this.#leases.lose(workflow, e);
           // A workflow that stands behind where it was proven to stand was taken back, and the log with it.
-          const isBehind = e instanceof WorkflowNotFound || (e instanceof WorkflowConflict && e.currentSequence < workflow.sequence);
+          const isBehind =
+            e instanceof WorkflowNotFound || (e instanceof WorkflowConflict && e.currentSequence < workflow.sequence);
           if (isBehind && this.trust) await this.#lookAtHead(budget);
           throw e;
         }

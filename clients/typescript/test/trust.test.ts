@@ -19,7 +19,8 @@ interface Case {
   n: number;
 }
 
-const rejectedFor = (reason: HeadRejected["reason"]) => (e: unknown) => e instanceof HeadRejected && e.reason === reason;
+const rejectedFor = (reason: HeadRejected["reason"]) => (e: unknown) =>
+  e instanceof HeadRejected && e.reason === reason;
 const refusedFor = (what: string) => (e: unknown) => e instanceof IntegrityError && e.what === what;
 
 /** A server behind a proxy, and an engine that trusts its key and has a workflow under way. */
@@ -36,7 +37,12 @@ async function underWay(t: TestContext): Promise<{
   const trust = new LogTrust({ keys: await server.keys() });
   const engine = engineOf(t, proxy.address, { trust });
   const cases = engine.register<Case>("case");
-  const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 }, actor: "Ada", reason: "begins" });
+  const workflow = await engine.start(cases, "case-1", {
+    state: "OPEN",
+    object: { n: 1 },
+    actor: "Ada",
+    reason: "begins",
+  });
   return { server, proxy, engine, trust, cases, workflow };
 }
 
@@ -101,7 +107,8 @@ test("history-taken-back", async (t) => {
     await server.kill();
     await rm(server.directory, { recursive: true });
     await cp(join(directory, "backup"), server.directory, { recursive: true });
-    for (const name of await readdir(server.directory)) if (name.startsWith("memory-")) await rm(join(server.directory, name));
+    for (const name of await readdir(server.directory))
+      if (name.startsWith("memory-")) await rm(join(server.directory, name));
     await server.launch();
   };
 
@@ -169,9 +176,15 @@ test("new-log-id", async (t) => {
   // Another log behind the same address.
   await server.kill();
   await rm(server.directory, { recursive: true });
-  await cp(join(directory, "backup"), server.directory, { recursive: true, filter: (source) => !/aegis\.db|memory-|\.pem/.test(source) });
+  await cp(join(directory, "backup"), server.directory, {
+    recursive: true,
+    filter: (source) => !/aegis\.db|memory-|\.pem/.test(source),
+  });
   await server.launch();
-  await assert.rejects(going.start(going.register("order"), "order-1", { state: "OPEN" }), rejectedFor("LOG_ID_CHANGED"));
+  await assert.rejects(
+    going.start(going.register("order"), "order-1", { state: "OPEN" }),
+    rejectedFor("LOG_ID_CHANGED"),
+  );
   const newKeys = await server.keys();
   const acceptedLogIds = newKeys.map((key) => VerifierKey.parse(key).name);
   const convinced = engineOf(t, server.address, { trust: { keys: [...keys, ...newKeys], headStore, acceptedLogIds } });
@@ -192,7 +205,9 @@ test("tampered-record", async (t) => {
   };
   const look = () => engine.resume(cases, "case-1", { lease: false });
 
-  await forged("TransitionWorkflow", "record.reason", "content", () => engine.transition(workflow, "NEXT", { reason: "next", requestId: "n" }));
+  await forged("TransitionWorkflow", "record.reason", "content", () =>
+    engine.transition(workflow, "NEXT", { reason: "next", requestId: "n" }),
+  );
   await engine.transition(workflow, "NEXT", { reason: "next", requestId: "n" });
   for (const [field, what] of [
     ["reason", "content"],
@@ -210,7 +225,9 @@ test("tampered-record", async (t) => {
   await forged("ResumeWorkflow", "checkpoint.record.workflow_type", "hash", look);
   await forged("ResumeWorkflow", "workflow.state", "state", look);
   await forged("ResumeWorkflow", "workflow.head_hash", "head_hash", look);
-  await forged("StartWorkflow", "receipt.record_hash", "record_hash", () => engine.start(cases, "case-2", { state: "OPEN" }));
+  await forged("StartWorkflow", "receipt.record_hash", "record_hash", () =>
+    engine.start(cases, "case-2", { state: "OPEN" }),
+  );
   await history();
   await look();
 });
@@ -251,10 +268,18 @@ test("tampered-head", async (t) => {
   const kept = trust.keptNote ?? "";
   const [logId = "", size = ""] = kept.split("\n");
   // In the size, in the root, and in the signature; one in the log_id would stop it.
-  const places = [Buffer.byteLength(logId) + 1 + size.length - 1, Buffer.byteLength(logId) + size.length + 12, Buffer.byteLength(kept) - 12];
+  const places = [
+    Buffer.byteLength(logId) + 1 + size.length - 1,
+    Buffer.byteLength(logId) + size.length + 12,
+    Buffer.byteLength(kept) - 12,
+  ];
   for (const at of places) {
     await proxy.flip("TransitionWorkflow", "receipt.log_head", at);
-    await assert.rejects(engine.transition(workflow, "NEXT", { requestId: "next" }), (e) => e instanceof IntegrityError, `${at}`);
+    await assert.rejects(
+      engine.transition(workflow, "NEXT", { requestId: "next" }),
+      (e) => e instanceof IntegrityError,
+      `${at}`,
+    );
     assert.equal(trust.keptNote, kept);
     await proxy.forget();
   }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import {
@@ -15,8 +16,7 @@ import {
   verifyHead,
   verifyInclusion,
 } from "aegis-client";
-import { Record as LogRecord, Timestamp } from "aegis-client/stubs";
-import { createHash } from "node:crypto";
+import { Record as LogRecord, type Timestamp } from "aegis-client/stubs";
 
 // biome-ignore lint/suspicious/noExplicitAny: vectors are read as they are.
 type Json = any;
@@ -182,5 +182,6 @@ test("chains that only the rules can refuse", () => {
   assert.ok(chains.length > 0 && metadata.length > 0);
   for (const { why, first_wrong_sequence, records } of chains)
     assert.equal(firstWrong(records), BigInt(first_wrong_sequence), why);
-  for (const { why, entries } of metadata) assert.throws(() => encodeContent(new Uint8Array(16), "", entries), RangeError, why);
+  for (const { why, entries } of metadata)
+    assert.throws(() => encodeContent(new Uint8Array(16), "", entries), RangeError, why);
 });

@@ -5,6 +5,8 @@ const [address = "", leaseDurationMs] = process.argv.slice(2);
 const engine = new DurableWorkflowEngine(new AegisClient(address), { leaseDurationMs: Number(leaseDurationMs) });
 engine.register("job");
 for await (const workflow of engine.resumeAllPending()) {
-  process.stdout.write(`${JSON.stringify({ id: workflow.id, epoch: `${workflow.lease?.epoch}`, owner: engine.owner })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({ id: workflow.id, epoch: `${workflow.lease?.epoch}`, owner: engine.owner })}\n`,
+  );
 }
 setInterval(() => undefined, 1_000);

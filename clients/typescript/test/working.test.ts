@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
-import { readFileSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { compressionAlgorithms, type Interceptor, InterceptingCall, Metadata } from "@grpc/grpc-js";
+import { compressionAlgorithms, InterceptingCall, type Interceptor, Metadata } from "@grpc/grpc-js";
 import {
   AegisError,
-  type Codec,
+  bytes,
   CheckpointNotFound,
+  type Codec,
   DeadlineExceeded,
   DurableWorkflowEngine,
   InvalidField,
@@ -24,7 +25,6 @@ import {
   WorkflowNotFound,
   type WorkflowRecord,
   WorkflowStatus,
-  bytes,
 } from "aegis-client";
 import { connect, engineOf, FaultProxy, freePort, Server } from "./testbed.js";
 
@@ -164,7 +164,10 @@ test("typed-errors", async (t) => {
   const object = { item: "lamp" };
   const order = await engine.start(orders, "order-1", { state: "RECEIVED", object, requestId: "first" });
 
-  await assert.rejects(engine.resume(orders, "none"), (e) => e instanceof WorkflowNotFound && e.reason === "WORKFLOW_NOT_FOUND");
+  await assert.rejects(
+    engine.resume(orders, "none"),
+    (e) => e instanceof WorkflowNotFound && e.reason === "WORKFLOW_NOT_FOUND",
+  );
   await assert.rejects(engine.start(orders, "order-1", { state: "RECEIVED", object }), WorkflowAlreadyExists);
   await assert.rejects(
     engine.start(orders, "order-1", { state: "ANOTHER", object, requestId: "first" }),
@@ -313,7 +316,10 @@ test("cancellation", async (t) => {
   setTimeout(() => giveUp.abort(new Error("changed my mind")), 200);
   for (const call of calls) await assert.rejects(call, /changed my mind/);
   assert.ok(Date.now() - since < 2_000);
-  await assert.rejects(engine.transition(order, "PAID", { signal: AbortSignal.abort(new Error("never begun")) }), /never begun/);
+  await assert.rejects(
+    engine.transition(order, "PAID", { signal: AbortSignal.abort(new Error("never begun")) }),
+    /never begun/,
+  );
 
   await proxy.forget();
   await engine.transition(order, "PAID", { requestId: "pay" });
@@ -343,7 +349,9 @@ test("time-travel", async (t) => {
   await assert.rejects(engine.loadCheckpoint(orders, "order-1", { asOf: new Date(0) }), AegisError);
 
   // A fork goes on from then, and leaves the old one as it is.
-  const fork = await engine.start(orders, "order-1b", { forkedFrom: { workflowId: "order-1", sequence: 2n, hash: second.hash } });
+  const fork = await engine.start(orders, "order-1b", {
+    forkedFrom: { workflowId: "order-1", sequence: 2n, hash: second.hash },
+  });
   assert.deepEqual([fork.object, fork.state, fork.forkedFrom?.sequence], [{ n: 2 }, "S2", 2n]);
   await engine.transition(fork, "ELSEWHERE");
   assert.equal((await engine.verifyIntegrity("order-1b")).isIntact, true);
