@@ -1,29 +1,15 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { hostname } from "node:os";
 import { Budget } from "./budget.js";
 import { ChainVerifier, type Finding, isClosed } from "./chain.js";
-import { type AegisClient, type CallOptions, pause } from "./client.js";
+import type { AegisClient, CallOptions } from "./client.js";
 import { type Codec, json } from "./codec.js";
-import {
-  type AegisError,
-  CursorAheadOfLog,
-  IntegrityError,
-  LeaseHeld,
-  LeaseLost,
-  Unavailable,
-  WorkflowConflict,
-  WorkflowNotFound,
-} from "./errors.js";
+import { type AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
 import { type Expected, throwFinding, verifyCheckpoint, verifyHistory, verifyWritten } from "./evidence.js";
 import { type ExportReport, ExportVerifier } from "./export.js";
 import {
   ExportWorkflowsRequest,
-  ImportOutcome,
-  type ImportWorkflowsRequest,
   type ImportWorkflowsResponse,
-  RecoveryServiceService,
-  type ResumePendingWorkflowsResponse,
   type ResumeWorkflowResponse,
 } from "./gen/aegis/v1/recovery_service.js";
 import {
@@ -36,97 +22,26 @@ import {
   WorkflowStatus,
 } from "./gen/aegis/v1/workflow.js";
 import type { GetCheckpointRequest } from "./gen/aegis/v1/workflow_service.js";
-import { replaceFile } from "./head-store.js";
+import { LogGuard } from "./guard.js";
 import { type AnyWorkflow, LeaseKeeper } from "./leases.js";
 import { HASH_BYTES, sha256 } from "./merkle.js";
+import {
+  type CheckpointAt,
+  type EngineOptions,
+  type ExportFilter,
+  type ImportOptions,
+  mapOf,
+  type ResumeOptions,
+  type ResumePendingOptions,
+  type StartOptions,
+  type TransitionOptions,
+  type WriteOptions,
+} from "./options.js";
 import { PendingWorkflows } from "./pending.js";
-import { type Time, toMicroseconds, toTimestamp } from "./time.js";
-import { type ConsistencySource, LogTrust, type LogTrustOptions } from "./trust.js";
+import { toMicroseconds, toTimestamp } from "./time.js";
+import { exportToFile, importFrom } from "./transfer.js";
+import { LogTrust } from "./trust.js";
 import { Workflow, type WorkflowType, type WriteResult } from "./workflow.js";
-
-/** How an engine works. */
-export interface EngineOptions {
-  /** The namespace of its workflows; "default" by default. */
-  readonly namespace?: string;
-  /**
-   * Who takes the leases; a name of this process's own by default. A name that stays the same over a restart lets `takeOverOwn` take back at
-   * once what this process held before: then no two processes may have it at the same time.
-   */
-  readonly owner?: string;
-  /** How long leases last, 1 s to 1 h; 30 s by default. They are renewed at a third of it. */
-  readonly leaseDurationMs?: number;
-  /** How often a workflow that is worked on is checkpointed, if its object has changed; 5 minutes by default, 0 for not at all. */
-  readonly checkpointIntervalMs?: number;
-  /** Whether a transition carries the state object; true by default. */
-  readonly checkpointOnTransition?: boolean;
-  /** Who acts, where a write does not say. */
-  readonly actor?: string;
-  /** The log's verifier keys, and where the last head is kept. Without it records are recomputed and nothing is proven. */
-  readonly trust?: LogTrust | LogTrustOptions;
-  /** Told what fails in the background: a renewal, a periodic checkpoint. Both are tried again. */
-  readonly onBackgroundError?: (error: unknown, workflow: AnyWorkflow | undefined) => void;
-}
-
-/** What every write may say. */
-export interface WriteOptions extends CallOptions {
-  /** Who acts. */
-  readonly actor?: string;
-  /** Why, for people to read. */
-  readonly reason?: string;
-  /** Further facts. */
-  readonly metadata?: ReadonlyMap<string, string> | { readonly [key: string]: string };
-  /** When it happened; unset for not said. */
-  readonly occurredAt?: Time;
-  /** The idempotency key, up to 128 bytes; one is made where none is given. Give one to repeat a write over a crash of this process. */
-  readonly requestId?: string;
-}
-
-/** What a start says. */
-export interface StartOptions<T> extends WriteOptions {
-  /** The state to start in. In a fork it may be left out: the state forked from. */
-  readonly state?: string;
-  /** RUNNING by default; WAITING for one that nobody should work on yet, which takes no lease. */
-  readonly status?: WorkflowStatus.RUNNING | WorkflowStatus.WAITING;
-  /** The state object. In a fork undefined means the one forked from. */
-  readonly object?: T;
-  /** The record to fork from. */
-  readonly forkedFrom?: { readonly workflowId: string; readonly sequence: bigint; readonly hash?: Uint8Array };
-  /** Whether to take the lease; true by default. */
-  readonly lease?: boolean;
-}
-
-/** What a transition says. */
-export interface TransitionOptions<T> extends WriteOptions {
-  /** The status after it; RUNNING by default. A closed one closes the workflow for good and releases its lease. */
-  readonly status?: WorkflowStatus;
-  /** Replaces the workflow's object. */
-  readonly object?: T;
-  /** Whether to keep the state object with it; as the engine says by default. */
-  readonly checkpoint?: boolean;
-}
-
-/** How to resume. */
-export interface ResumeOptions extends CallOptions {
-  /** Whether to take the lease; true by default. Without it a workflow is resumed to look, and moved on while nobody holds it. */
-  readonly lease?: boolean;
-  /** Take over at once a lease that the same owner holds from before it crashed. */
-  readonly takeOverOwn?: boolean;
-}
-
-/** What to resume of all that is pending. */
-export interface ResumePendingOptions extends CallOptions {
-  /** Only these states; all by default. */
-  readonly states?: readonly string[];
-  /** RUNNING by default. */
-  readonly statuses?: readonly WorkflowStatus[];
-  /** Take over at once what the same owner held before it crashed. */
-  readonly takeOverOwn?: boolean;
-  /** How many at most; all by default. */
-  readonly maxWorkflows?: number;
-}
-
-/** Which point of a history. */
-export type CheckpointAt = { readonly sequence: bigint } | { readonly asOf: Time } | undefined;
 
 /** A checkpoint that was loaded. */
 export interface LoadedCheckpoint<T> {
@@ -152,31 +67,8 @@ export interface IntegrityReport {
   readonly findings: readonly Finding[];
 }
 
-/** What to export: one workflow, or all that the filter matches. */
-export interface ExportFilter {
-  readonly workflowId?: string;
-  readonly workflowTypes?: readonly string[];
-  readonly states?: readonly string[];
-  readonly statuses?: readonly WorkflowStatus[];
-  readonly metadata?: ReadonlyMap<string, string> | { readonly [key: string]: string };
-  readonly updatedBefore?: Time;
-  readonly updatedAfter?: Time;
-}
-
-/** How to import. */
-export interface ImportOptions extends CallOptions {
-  /** The verifier keys of the logs whose exports are trusted. */
-  readonly trustedKeys?: readonly string[];
-  /** Also take workflows that are RUNNING: only once their workers at the source have stopped. */
-  readonly takeOver?: boolean;
-  /** Take an export whose origin no trusted key proves. */
-  readonly allowUnproven?: boolean;
-}
-
 const LEASE_DURATION_MS = 30_000;
 const CHECKPOINT_INTERVAL_MS = 5 * 60_000;
-const IMPORT_PIECE_BYTES = 256 * 1024;
-const IMPORT_RETRY_MS = 250;
 const PAGE_SIZE = 1_000;
 
 /**
@@ -187,24 +79,22 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   readonly client: AegisClient;
   readonly namespace: string;
   readonly owner: string;
-  /** What is trusted; undefined where no keys were given. */
-  readonly trust: LogTrust | undefined;
-
   // biome-ignore lint/suspicious/noExplicitAny: each type has an object type of its own.
   readonly #types = new Map<string, WorkflowType<any>>();
+  readonly #guard: LogGuard;
   readonly #leases: LeaseKeeper;
   readonly #checkpoints = new Map<AnyWorkflow, NodeJS.Timeout>();
   readonly #checkpointIntervalMs: number;
   readonly #checkpointOnTransition: boolean;
   readonly #actor: string;
   readonly #onBackgroundError: (error: unknown, workflow: AnyWorkflow | undefined) => void;
-  #contacted: Promise<void> | undefined;
 
   constructor(client: AegisClient, options: EngineOptions = {}) {
     this.client = client;
     this.namespace = options.namespace || "default";
     this.owner = options.owner ?? `${hostname()}/${process.pid}/${randomBytes(4).toString("hex")}`.slice(-255);
-    this.trust = options.trust instanceof LogTrust || !options.trust ? options.trust : new LogTrust(options.trust);
+    const { trust } = options;
+    this.#guard = new LogGuard(client, trust instanceof LogTrust || !trust ? trust : new LogTrust(trust));
     this.#checkpointIntervalMs = options.checkpointIntervalMs ?? CHECKPOINT_INTERVAL_MS;
     this.#checkpointOnTransition = options.checkpointOnTransition ?? true;
     this.#actor = options.actor ?? "";
@@ -216,6 +106,11 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         this.#checkpoints.delete(workflow);
       },
     });
+  }
+
+  /** What is trusted; undefined where no keys were given. */
+  get trust(): LogTrust | undefined {
+    return this.#guard.trust;
   }
 
   /**
@@ -423,7 +318,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       isRetried = true;
       options.onRetry?.(e);
     };
-    const response = await this.#guarded(budget, async () => {
+    const response = await this.#guard.during(budget, async () => {
       try {
         return await ask(options.takeOverOwn ?? false);
       } catch (e) {
@@ -459,86 +354,31 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const names = types === undefined ? [...this.#types.keys()] : [types].flat().map((type) => type.name);
     if (names.length === 0)
       throw new Error("No workflow type is registered: register those that this process can go on with.");
-    return new PendingWorkflows<T>((pending) => {
-      const end = new AbortController();
-      const signal = options.signal ? AbortSignal.any([options.signal, end.signal]) : end.signal;
-      let stream: AsyncIterator<ResumePendingWorkflowsResponse> | undefined;
-      let openedAt = 0;
-      let handedOut = 0;
-      let takeOverOwn = options.takeOverOwn ?? false;
-      const open = () => {
-        openedAt = Date.now();
-        return this.client.recovery.resumePendingWorkflows(
-          {
-            namespace: this.namespace,
-            workflowTypes: names,
-            states: [...(options.states ?? [])],
-            statuses: [...(options.statuses ?? [])],
-            owner: this.owner,
-            leaseDuration: this.#leases.duration,
-            takeOverOwn,
-            maxWorkflows: BigInt((options.maxWorkflows ?? handedOut) - handedOut),
-            omitSnapshots: false,
-          },
-          { ...options, signal },
-        );
-      };
-      const take = async (response: ResumeWorkflowResponse): Promise<Workflow<T> | undefined> => {
-        const id = response.workflow?.workflowId ?? "";
-        const budget = new Budget({ signal }, this.client.timeoutMs);
-        try {
-          const type = this.#types.get(response.workflow?.workflowType ?? "");
+    return new PendingWorkflows<T>(
+      this.client,
+      {
+        namespace: this.namespace,
+        workflowTypes: names,
+        states: [...(options.states ?? [])],
+        statuses: [...(options.statuses ?? [])],
+        owner: this.owner,
+        takeOverOwn: options.takeOverOwn ?? false,
+      },
+      options,
+      this.#leases,
+      {
+        begin: () => this.#guard.during(this.#budget(options), async () => undefined),
+        take: (response, signal) => {
+          const name = response.workflow?.workflowType ?? "";
+          const type = names.includes(name) ? this.#types.get(name) : undefined;
           if (type === undefined)
-            throw new IntegrityError("workflow_type", `The workflow "${id}" is of no type that was asked for.`);
-          const workflow = await this.#resumed<T>(type, response, budget);
-          // It may have waited here longer than its lease lasts: whether it is still ours only the server knows.
-          if (Date.now() - openedAt > this.#leases.durationMs / 3) await this.#leases.renew([workflow], budget.call);
-          return workflow.lease ? workflow : undefined;
-        } catch (e) {
-          signal.throwIfAborted();
-          await this.#giveBack(response);
-          if (!(e instanceof IntegrityError) && !(e instanceof TypeError || e instanceof SyntaxError)) throw e;
-          const reason = e instanceof IntegrityError ? "INTEGRITY" : "CODEC";
-          pending.failures.push({ workflowId: id, reason, message: e.message });
-          this.#onBackgroundError(e, undefined);
-          return undefined;
-        }
-      };
-      return {
-        next: async () => {
-          if (stream === undefined)
-            await this.#guarded(new Budget(options, this.client.timeoutMs), async () => undefined);
-          for (;;) {
-            if (options.maxWorkflows !== undefined && handedOut >= options.maxWorkflows) return undefined;
-            stream ??= open();
-            try {
-              const { done, value } = await stream.next();
-              if (done) return undefined;
-              const { result } = value as ResumePendingWorkflowsResponse;
-              if (result?.$case === "summary") pending.summary = result.value;
-              if (result?.$case === "failed" && !pending.failures.some((f) => f.workflowId === result.value.workflowId))
-                pending.failures.push(result.value);
-              if (result?.$case !== "resumed") continue;
-              const workflow = await take(result.value);
-              if (workflow === undefined) continue;
-              handedOut++;
-              return workflow;
-            } catch (e) {
-              // Nothing is stranded: what was not delivered can be claimed again when its lease has run out. What was delivered is held,
-              // and must not be taken over from ourselves.
-              if (!(e instanceof Unavailable) || signal.aborted) throw e;
-              stream = undefined;
-              takeOverOwn = false;
-            }
-          }
+            throw new IntegrityError("workflow_type", `A workflow of the type "${name}" was not asked for.`);
+          return this.#resumed<T>(type, response, this.#budget({ signal }));
         },
-        stop: async () => {
-          end.abort();
-          await stream?.return?.().catch(() => undefined);
-        },
-        release: (workflows) => this.#leases.release(workflows),
-      };
-    });
+        giveBack: (response) => this.#giveBack(response),
+        failed: (error) => this.#onBackgroundError(error, undefined),
+      },
+    );
   }
 
   /**
@@ -552,7 +392,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     if (trust === undefined)
       throw new Error("Nothing can be proven without the log's verifier key: give the engine `trust`.");
     const budget = this.#budget(options);
-    const report = await this.#guarded(budget, async (knownSize) => {
+    const report = await this.#guard.during(budget, async (knownSize) => {
       const verifier = new ExportVerifier(trust.currentKeys);
       const request = ExportWorkflowsRequest.fromPartial({
         namespace: this.namespace,
@@ -560,7 +400,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         allowQuarantined: true,
       });
       for await (const { chunk } of this.client.recovery.exportWorkflows(request, budget.call)) verifier.push(chunk);
-      return this.#linked(verifier.complete(), knownSize, budget);
+      return this.#guard.linked(verifier.complete(), knownSize, budget);
     });
     const [workflow] = report.workflows;
     const isAsked =
@@ -590,7 +430,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   ): Promise<LoadedCheckpoint<T>> {
     const budget = this.#budget(options);
     const point = pointOf(at);
-    const response = await this.#guarded(budget, () =>
+    const response = await this.#guard.during(budget, () =>
       this.client.workflows.getCheckpoint(
         { namespace: this.namespace, workflowId, at: point, minLogSize: 0n, allowQuarantined: false },
         budget.call,
@@ -617,7 +457,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const chain = new ChainVerifier(this.namespace, workflowId);
     for (let pageToken = "", isFirst = true; isFirst || pageToken !== ""; isFirst = false) {
       const budget = this.#budget(options);
-      const page = await this.#guarded(budget, () => this.#page(workflowId, pageToken, false, budget));
+      const page = await this.#guard.during(budget, () => this.#page(workflowId, pageToken, false, budget));
       for (const record of page.records) {
         chain.add(record);
         throwFinding(chain.findings[0]);
@@ -635,33 +475,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
    * @throws IntegrityError: it is not.
    */
   async export(path: string, filter: ExportFilter = {}, options: CallOptions = {}): Promise<ExportReport | undefined> {
-    const budget = this.#budget(options);
-    const request: ExportWorkflowsRequest = {
-      namespace: this.namespace,
-      workflowId: filter.workflowId ?? "",
-      workflowTypes: [...(filter.workflowTypes ?? [])],
-      states: [...(filter.states ?? [])],
-      statuses: [...(filter.statuses ?? [])],
-      metadata: mapOf(filter.metadata),
-      updatedBefore: filter.updatedBefore === undefined ? undefined : toTimestamp(filter.updatedBefore),
-      updatedAfter: filter.updatedAfter === undefined ? undefined : toTimestamp(filter.updatedAfter),
-      allowQuarantined: false,
-    };
-    const knownSize = await this.#guarded(budget, async (size) => size);
-    const verifier = this.trust && new ExportVerifier(this.trust.currentKeys);
-    let report: ExportReport | undefined;
-    const pieces = async function* (this: DurableWorkflowEngine) {
-      // As long as it takes: a whole namespace may be large.
-      for await (const { chunk } of this.client.recovery.exportWorkflows(request, options)) {
-        verifier?.push(chunk);
-        yield chunk;
-      }
-      if (verifier === undefined) return;
-      report = await this.#linked(verifier.complete(), knownSize, new Budget(options, this.client.timeoutMs));
-      throwFinding(report.findings[0]);
-    };
-    await replaceFile(path, pieces.call(this));
-    return report;
+    return exportToFile(this.client, this.#guard, this.namespace, path, filter, options);
   }
 
   /**
@@ -674,30 +488,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     source: string | (() => AsyncIterable<Uint8Array> | Iterable<Uint8Array>),
     options: ImportOptions = {},
   ): Promise<ImportWorkflowsResponse[]> {
-    const { trustedKeys = [], takeOver = false, allowUnproven = false } = options;
-    const outcomes = new Map<string, ImportWorkflowsResponse>();
-    const open =
-      typeof source === "string" ? () => createReadStream(source, { highWaterMark: IMPORT_PIECE_BYTES }) : source;
-    const messages = async function* (): AsyncGenerator<ImportWorkflowsRequest> {
-      const value = { trustedKeys: [...trustedKeys], takeOver, allowUnproven };
-      yield { part: { $case: "options", value } };
-      for await (const chunk of open() as AsyncIterable<Uint8Array>) yield { part: { $case: "chunk", value: chunk } };
-    };
-    await this.#guarded(this.#budget(options), async () => undefined);
-    for (let progress = Date.now(); ; ) {
-      try {
-        for await (const outcome of this.client.duplex(RecoveryServiceService.importWorkflows, messages(), options)) {
-          progress = Date.now();
-          const key = JSON.stringify([outcome.namespace, outcome.workflowId]);
-          // Sent again, what the first sending has brought is there already.
-          if (outcome.outcome !== ImportOutcome.UNCHANGED || !outcomes.has(key)) outcomes.set(key, outcome);
-        }
-        return [...outcomes.values()];
-      } catch (e) {
-        if (!(e instanceof Unavailable) || Date.now() - progress > this.client.timeoutMs) throw e;
-        await pause(IMPORT_RETRY_MS, options.signal);
-      }
-    }
+    return importFrom(this.client, this.#guard, source, options);
   }
 
   /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
@@ -798,7 +589,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
           // A workflow that stands behind where it was proven to stand was taken back, and the log with it.
           const isBehind =
             e instanceof WorkflowNotFound || (e instanceof WorkflowConflict && e.currentSequence < workflow.sequence);
-          if (isBehind && this.trust) await this.#lookAtHead(budget);
+          if (isBehind) await this.#guard.lookAtHead(budget);
           throw e;
         }
       }),
@@ -811,63 +602,13 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     send: (proof: { knownLogSize: bigint; includeProof: boolean }) => Promise<Response>,
     expect: (response: Response) => Omit<Expected, "namespace">,
   ): Promise<{ response: Response; record: Record }> {
-    return this.#guarded(
-      budget,
-      async (knownLogSize) => {
-        const response = await send({ knownLogSize, includeProof: this.trust !== undefined });
-        const expected = { namespace: this.namespace, ...expect(response) };
-        const record = verifyWritten(response.record, response.replayed, expected);
-        await this.trust?.verifyReceipt(record, response.receipt, knownLogSize, this.#source(budget));
-        return { response, record };
-      },
-      true,
-    );
-  }
-
-  /**
-   * Does what needs the log to continue what was seen of it. Where the server says that it is shorter, its head is asked for: then it
-   * either was taken back, or the server had not caught up yet.
-   */
-  async #guarded<R>(budget: Budget, act: (knownSize: bigint) => Promise<R>, isWrite = false): Promise<R> {
-    const { trust } = this;
-    if (trust === undefined) return act(0n);
-    // The first of all calls looks at the log as it is now, so that reads too are of a log that continues the kept one.
-    this.#contacted ??= this.#lookAtHead(new Budget({}, this.client.timeoutMs)).catch((e) => {
-      this.#contacted = undefined;
-      throw e;
+    return this.#guard.during(budget, async (knownLogSize) => {
+      const response = await send({ knownLogSize, includeProof: this.trust !== undefined });
+      const expected = { namespace: this.namespace, ...expect(response) };
+      const record = verifyWritten(response.record, response.replayed, expected);
+      await this.#guard.verifyReceipt(record, response.receipt, knownLogSize, budget);
+      return { response, record };
     });
-    await budget.within(this.#contacted);
-    try {
-      return await budget.within(act(await trust.knownSize()));
-    } catch (e) {
-      if (!(e instanceof CursorAheadOfLog)) throw e;
-      await this.#lookAtHead(budget);
-      if (!isWrite) throw e;
-      return budget.within(act(await trust.knownSize()));
-    }
-  }
-
-  async #lookAtHead(budget: Budget): Promise<void> {
-    const trust = this.trust as LogTrust;
-    const knownSize = await trust.knownSize();
-    const { signedNote } = await this.client.integrity.getLogHead({}, budget.call);
-    await trust.advance({ note: signedNote, knownSize, source: this.#source(budget) });
-  }
-
-  #source(budget: Budget): ConsistencySource {
-    return async (firstSize, secondSize) => {
-      const { path } = await this.client.integrity.getConsistencyProof({ firstSize, secondSize }, budget.call);
-      return path;
-    };
-  }
-
-  /** An export's report, once its head is known to continue what was seen. */
-  async #linked(report: ExportReport, knownSize: bigint, budget: Budget): Promise<ExportReport> {
-    if (report.logHead !== undefined) {
-      const arrival = { note: report.signedNote, knownSize, source: this.#source(budget) };
-      await (this.trust as LogTrust).advance(arrival);
-    }
-    return report;
   }
 
   #page(workflowId: string, pageToken: string, descending: boolean, budget: Budget) {
@@ -980,12 +721,6 @@ interface Said {
   metadata: Map<string, string>;
   occurredAt: { seconds: bigint; nanos: number } | undefined;
   requestId: string;
-}
-
-function mapOf(
-  entries: ReadonlyMap<string, string> | { readonly [key: string]: string } | undefined,
-): Map<string, string> {
-  return entries instanceof Map ? new Map(entries) : new Map(Object.entries(entries ?? {}));
 }
 
 function pointOf(at: CheckpointAt): GetCheckpointRequest["at"] {

@@ -7,26 +7,24 @@
 export { ChainVerifier, type Finding, type FindingClass, type FoundSnapshot } from "./chain.js";
 export { AegisClient, type AegisClientOptions, type CallOptions, type Calls, type Method } from "./client.js";
 export { bytes, type Codec, json } from "./codec.js";
-export {
-  type CheckpointAt,
-  DurableWorkflowEngine,
-  type EngineOptions,
-  type ExportFilter,
-  type ImportOptions,
-  type IntegrityReport,
-  type LoadedCheckpoint,
-  type ResumeOptions,
-  type ResumePendingOptions,
-  type StartOptions,
-  type TransitionOptions,
-  type WriteOptions,
-} from "./engine.js";
+export { DurableWorkflowEngine, type IntegrityReport, type LoadedCheckpoint } from "./engine.js";
 export * from "./errors.js";
 export { type ExportedWorkflow, type ExportReport, verifyExport } from "./export.js";
 export { ImportOutcome, type ImportWorkflowsResponse } from "./gen/aegis/v1/recovery_service.js";
 export { type Lease, type Record as WorkflowRecord, RecordKind, WorkflowStatus } from "./gen/aegis/v1/workflow.js";
 export { FileHeadStore, type HeadStore, type KeptHead, MemoryHeadStore } from "./head-store.js";
 export { merkleRoot, verifyConsistency, verifyInclusion } from "./merkle.js";
+export type {
+  CheckpointAt,
+  EngineOptions,
+  ExportFilter,
+  ImportOptions,
+  ResumeOptions,
+  ResumePendingOptions,
+  StartOptions,
+  TransitionOptions,
+  WriteOptions,
+} from "./options.js";
 export { PendingWorkflows } from "./pending.js";
 export {
   checkRecord,
