@@ -1,0 +1,729 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { Budget } from "./budget.js";
+import { ChainVerifier, type Finding, isClosed } from "./chain.js";
+import type { AegisClient, CallOptions } from "./client.js";
+import { type Codec, json } from "./codec.js";
+import { type AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
+import { type Expected, throwFinding, verifyCheckpoint, verifyHistory, verifyWritten } from "./evidence.js";
+import { type ExportReport, ExportVerifier } from "./export.js";
+import {
+  ExportWorkflowsRequest,
+  type ImportWorkflowsResponse,
+  type ResumeWorkflowResponse,
+} from "./gen/aegis/v1/recovery_service.js";
+import {
+  type ForkPoint,
+  type Lease,
+  type Receipt,
+  type Record,
+  RecordKind,
+  type Snapshot,
+  WorkflowStatus,
+} from "./gen/aegis/v1/workflow.js";
+import type { GetCheckpointRequest } from "./gen/aegis/v1/workflow_service.js";
+import { LogGuard } from "./guard.js";
+import { type AnyWorkflow, LeaseKeeper } from "./leases.js";
+import { HASH_BYTES, sha256 } from "./merkle.js";
+import {
+  type CheckpointAt,
+  type EngineOptions,
+  type ExportFilter,
+  type ImportOptions,
+  mapOf,
+  type ResumeOptions,
+  type ResumePendingOptions,
+  type StartOptions,
+  type TransitionOptions,
+  type WriteOptions,
+} from "./options.js";
+import { PendingWorkflows } from "./pending.js";
+import { toMicroseconds, toTimestamp } from "./time.js";
+import { exportToFile, importFrom } from "./transfer.js";
+import { LogTrust } from "./trust.js";
+import { Workflow, type WorkflowType, type WriteResult } from "./workflow.js";
+
+/** A checkpoint that was loaded. */
+export interface LoadedCheckpoint<T> {
+  /** The state object of then. */
+  readonly object: T;
+  /** The record that carries it: state, status, sequence and time of then. */
+  readonly record: Record;
+}
+
+/** What verification of a workflow found. */
+export interface IntegrityReport {
+  /** Whether every record, snapshot and proof is as it was recorded, under the log's signed head. */
+  readonly isIntact: boolean;
+  /** How many records were recomputed. */
+  readonly recordsVerified: bigint;
+  /** How many snapshots were recomputed. */
+  readonly snapshotsVerified: bigint;
+  /** The hash of the newest record, 32 bytes. */
+  readonly headHash: Uint8Array;
+  /** What the log states of it: a signed note worth keeping, since it contradicts a shorter history shown later. */
+  readonly statement: string;
+  /** What is not as it was recorded. Empty if and only if it is intact. */
+  readonly findings: readonly Finding[];
+}
+
+const LEASE_DURATION_MS = 30_000;
+const CHECKPOINT_INTERVAL_MS = 5 * 60_000;
+const PAGE_SIZE = 1_000;
+
+/**
+ * What a service uses: it keeps the state of workflows durably, takes them up again after a crash, and verifies all that it reads and
+ * writes. An engine is for one process; many processes may work on one namespace.
+ */
+export class DurableWorkflowEngine implements AsyncDisposable {
+  readonly client: AegisClient;
+  readonly namespace: string;
+  readonly owner: string;
+  // biome-ignore lint/suspicious/noExplicitAny: each type has an object type of its own.
+  readonly #types = new Map<string, WorkflowType<any>>();
+  readonly #guard: LogGuard;
+  readonly #leases: LeaseKeeper;
+  readonly #checkpoints = new Map<AnyWorkflow, NodeJS.Timeout>();
+  readonly #checkpointIntervalMs: number;
+  readonly #checkpointOnTransition: boolean;
+  readonly #actor: string;
+  readonly #onBackgroundError: (error: unknown, workflow: AnyWorkflow | undefined) => void;
+
+  constructor(client: AegisClient, options: EngineOptions = {}) {
+    this.client = client;
+    this.namespace = options.namespace || "default";
+    this.owner = options.owner ?? `${hostname()}/${process.pid}/${randomBytes(4).toString("hex")}`.slice(-255);
+    const { trust } = options;
+    this.#guard = new LogGuard(client, trust instanceof LogTrust || !trust ? trust : new LogTrust(trust));
+    this.#checkpointIntervalMs = options.checkpointIntervalMs ?? CHECKPOINT_INTERVAL_MS;
+    this.#checkpointOnTransition = options.checkpointOnTransition ?? true;
+    this.#actor = options.actor ?? "";
+    this.#onBackgroundError = options.onBackgroundError ?? (() => undefined);
+    this.#leases = new LeaseKeeper(client, this.namespace, this.owner, options.leaseDurationMs ?? LEASE_DURATION_MS, {
+      failed: (error) => this.#onBackgroundError(error, undefined),
+      dropped: (workflow) => {
+        clearInterval(this.#checkpoints.get(workflow));
+        this.#checkpoints.delete(workflow);
+      },
+    });
+  }
+
+  /** What is trusted; undefined where no keys were given. */
+  get trust(): LogTrust | undefined {
+    return this.#guard.trust;
+  }
+
+  /**
+   * Registers a type of workflow with the codec of its state object; JSON by default.
+   *
+   * @param options - `checkpointIntervalMs`: how often workflows of this type are checkpointed, if not as the engine says.
+   * @throws Error: the type is registered already.
+   */
+  register<T>(
+    name: string,
+    codec: Codec<T> = json<T>(),
+    options: { readonly checkpointIntervalMs?: number } = {},
+  ): WorkflowType<T> {
+    if (this.#types.has(name)) throw new Error(`The workflow type "${name}" is registered already.`);
+    const type = { name, codec, checkpointIntervalMs: options.checkpointIntervalMs ?? this.#checkpointIntervalMs };
+    this.#types.set(name, type);
+    return type;
+  }
+
+  /**
+   * Starts a workflow. One that was started before with the same request id is given as it stands now.
+   *
+   * @throws WorkflowAlreadyExists: another request started it.
+   */
+  async start<T>(type: WorkflowType<T>, workflowId: string, options: StartOptions<T>): Promise<Workflow<T>> {
+    const budget = this.#budget(options);
+    const said = this.#said(options, workflowId, type.name, options.state ?? "");
+    const status = options.status ?? WorkflowStatus.RUNNING;
+    const takesLease = (options.lease ?? true) && status === WorkflowStatus.RUNNING;
+    const snapshot = await this.#snapshotOf(type, options.object);
+    const fork = options.forkedFrom;
+    const { response, record } = await this.#write(
+      budget,
+      (proof) =>
+        this.client.workflows.startWorkflow(
+          {
+            ...said,
+            ...proof,
+            namespace: this.namespace,
+            workflowId,
+            workflowType: type.name,
+            initialState: options.state ?? "",
+            status,
+            snapshot,
+            forkedFrom: fork && { hash: new Uint8Array(), ...fork },
+            owner: takesLease ? this.owner : "",
+            leaseDuration: takesLease ? this.#leases.duration : undefined,
+          },
+          budget.call,
+        ),
+      ({ lease }) => ({
+        ...said,
+        workflowId,
+        workflowType: type.name,
+        kind: RecordKind.STARTED,
+        fromState: "",
+        toState: options.state || (fork ? undefined : ""),
+        status,
+        leaseEpoch: lease?.epoch ?? (takesLease ? undefined : 0n),
+        snapshot: snapshot ?? (fork ? undefined : null),
+        sequence: 1n,
+        previousHash: fork ? fork.hash : new Uint8Array(HASH_BYTES),
+      }),
+    );
+    const { workflow: told, lease, replayed } = response;
+    // Somebody went on with it since: what it is now is read as after a crash. So is a fork's object.
+    const isAsStarted = told?.sequence === 1n && (lease !== undefined || !takesLease);
+    if (!isAsStarted || (fork && !snapshot)) {
+      return this.resume(type, workflowId, { ...budget.call, lease: takesLease, takeOverOwn: lease !== undefined });
+    }
+    const position = {
+      state: record.toState,
+      status,
+      sequence: 1n,
+      headHash: record.hash,
+      checkpointSequence: snapshot ? 1n : 0n,
+    };
+    const workflow = this.#workflow(
+      type,
+      { namespace: this.namespace, workflowId, forkedFrom: told.forkedFrom, ...position },
+      lease,
+      options.object as T,
+      [],
+    );
+    workflow.written({ record, receipt: response.receipt, replayed }, snapshot);
+    return workflow;
+  }
+
+  /**
+   * Moves a workflow to another state, from exactly the point where this object has it.
+   *
+   * @throws WorkflowConflict: somebody else moved it first. LeaseLost: the lease is another's by now. LeaseRequired: another works on it.
+   */
+  async transition<T>(
+    workflow: Workflow<T>,
+    toState: string,
+    options: TransitionOptions<T> = {},
+  ): Promise<WriteResult> {
+    const budget = this.#budget(options);
+    const said = this.#said(options, toState);
+    const status = options.status ?? WorkflowStatus.RUNNING;
+    return this.#writing(workflow, budget, async () => {
+      if (options.object !== undefined) workflow.object = options.object;
+      const isKept = options.checkpoint ?? this.#checkpointOnTransition;
+      const snapshot = isKept ? await this.#snapshotOf(workflow.type, workflow.object) : undefined;
+      const leaseEpoch = workflow.lease?.epoch ?? 0n;
+      const { id: workflowId, state: fromState, sequence } = workflow;
+      const { response, record } = await this.#write(
+        budget,
+        (proof) =>
+          this.client.workflows.transitionWorkflow(
+            {
+              ...said,
+              ...proof,
+              namespace: this.namespace,
+              workflowId,
+              fromState,
+              toState,
+              status,
+              expected: { $case: "expectedSequence", value: sequence },
+              leaseEpoch,
+              snapshot,
+            },
+            budget.call,
+          ),
+        () => ({
+          ...said,
+          workflowId,
+          workflowType: workflow.type.name,
+          kind: RecordKind.TRANSITION,
+          fromState,
+          toState,
+          status,
+          leaseEpoch,
+          snapshot: snapshot ?? null,
+          sequence: sequence + 1n,
+          previousHash: workflow.headHash,
+        }),
+      );
+      const result = { record, receipt: response.receipt, replayed: response.replayed };
+      workflow.written(result, snapshot);
+      if (isClosed(workflow.status)) this.#leases.drop(workflow);
+      return result;
+    });
+  }
+
+  /** Keeps the state object without moving the workflow. Throws as {@link transition} does. */
+  async checkpoint<T>(
+    workflow: Workflow<T>,
+    options: WriteOptions & { readonly object?: T } = {},
+  ): Promise<WriteResult> {
+    const budget = this.#budget(options);
+    return this.#writing(workflow, budget, async () => {
+      if (options.object !== undefined) workflow.object = options.object;
+      const snapshot = await this.#snapshotOf(workflow.type, workflow.object);
+      if (snapshot === undefined) throw new TypeError(`The workflow "${workflow.id}" has no object to keep.`);
+      return this.#checkpoint(workflow, snapshot, options, budget);
+    });
+  }
+
+  /**
+   * Moves a workflow to a state with status WAITING and releases its lease: for a human, a date, another system. Whoever it waits for
+   * resumes it without a lease and moves it on; once its status is RUNNING again it is pending.
+   */
+  async wait<T>(
+    workflow: Workflow<T>,
+    toState: string,
+    options: Omit<TransitionOptions<T>, "status"> = {},
+  ): Promise<WriteResult> {
+    const result = await this.transition(workflow, toState, { ...options, status: WorkflowStatus.WAITING });
+    // It waits: a lease that cannot be released now ends by itself.
+    await this.#leases
+      .release([workflow], this.#budget(options).call)
+      .catch((e) => this.#onBackgroundError(e, workflow));
+    return result;
+  }
+
+  /** Gives the lease of a workflow up, so that another may go on with it. */
+  async release(workflow: AnyWorkflow): Promise<void> {
+    if (workflow.lease) await this.#leases.release([workflow]);
+  }
+
+  /**
+   * Takes one workflow up where it stands: its object from the newest checkpoint, and the records since.
+   *
+   * @throws LeaseHeld: another works on it. WorkflowClosed: a closed one can be resumed only without a lease.
+   */
+  async resume<T>(type: WorkflowType<T>, workflowId: string, options: ResumeOptions = {}): Promise<Workflow<T>> {
+    const budget = this.#budget(options);
+    const takesLease = options.lease ?? true;
+    const ask = (takeOverOwn: boolean) =>
+      this.client.recovery.resumeWorkflow(
+        {
+          namespace: this.namespace,
+          workflowId,
+          owner: takesLease ? this.owner : "",
+          leaseDuration: takesLease ? this.#leases.duration : undefined,
+          takeOverOwn,
+          allowQuarantined: false,
+        },
+        { ...budget.call, onRetry },
+      );
+    let isRetried = false;
+    const onRetry = (e: AegisError) => {
+      isRetried = true;
+      options.onRetry?.(e);
+    };
+    const response = await this.#guard.during(budget, async () => {
+      try {
+        return await ask(options.takeOverOwn ?? false);
+      } catch (e) {
+        // A reply that was lost has left the lease with this owner, and nothing here works with it.
+        const isOurs = e instanceof LeaseHeld && e.owner === this.owner && !this.#leases.holds(workflowId);
+        if (!isOurs || !isRetried) throw e;
+        return ask(true);
+      }
+    });
+    if (response.workflow && response.workflow.workflowId !== workflowId)
+      throw new IntegrityError(
+        "workflow_id",
+        `The workflow "${response.workflow.workflowId}" came for "${workflowId}".`,
+      );
+    try {
+      return await this.#resumed(type, response, budget);
+    } catch (e) {
+      await this.#giveBack(response);
+      throw e;
+    }
+  }
+
+  /**
+   * Takes up all that is pending: open workflows that nobody holds. Of many workers at once each workflow goes to exactly one. Each is
+   * verified; one that does not verify is told in {@link PendingWorkflows.failures} and holds up none of the others.
+   *
+   * @param types - Only these types; all registered ones by default.
+   */
+  resumeAllPending<T = unknown>(
+    types?: WorkflowType<T> | readonly WorkflowType<T>[],
+    options: ResumePendingOptions = {},
+  ): PendingWorkflows<T> {
+    const names = types === undefined ? [...this.#types.keys()] : [types].flat().map((type) => type.name);
+    if (names.length === 0)
+      throw new Error("No workflow type is registered: register those that this process can go on with.");
+    return new PendingWorkflows<T>(
+      this.client,
+      {
+        namespace: this.namespace,
+        workflowTypes: names,
+        states: [...(options.states ?? [])],
+        statuses: [...(options.statuses ?? [])],
+        owner: this.owner,
+        takeOverOwn: options.takeOverOwn ?? false,
+      },
+      options,
+      this.#leases,
+      {
+        begin: () => this.#guard.during(this.#budget(options), async () => undefined),
+        take: (response, signal) => {
+          const name = response.workflow?.workflowType ?? "";
+          const type = names.includes(name) ? this.#types.get(name) : undefined;
+          if (type === undefined)
+            throw new IntegrityError("workflow_type", `A workflow of the type "${name}" was not asked for.`);
+          return this.#resumed<T>(type, response, this.#budget({ signal }));
+        },
+        giveBack: (response) => this.#giveBack(response),
+        failed: (error) => this.#onBackgroundError(error, undefined),
+      },
+    );
+  }
+
+  /**
+   * Reads a whole workflow and proves it without believing the server: every record, the chain, every snapshot, the place of each
+   * record in the log, and that the log continues what was seen of it before.
+   *
+   * @throws HeadRejected: the log does not continue what was seen. Error: no keys are trusted.
+   */
+  async verifyIntegrity(workflowId: string, options: CallOptions = {}): Promise<IntegrityReport> {
+    const trust = this.trust;
+    if (trust === undefined)
+      throw new Error("Nothing can be proven without the log's verifier key: give the engine `trust`.");
+    const budget = this.#budget(options);
+    const report = await this.#guard.during(budget, async (knownSize) => {
+      const verifier = new ExportVerifier(trust.currentKeys);
+      const request = ExportWorkflowsRequest.fromPartial({
+        namespace: this.namespace,
+        workflowId,
+        allowQuarantined: true,
+      });
+      for await (const { chunk } of this.client.recovery.exportWorkflows(request, budget.call)) verifier.push(chunk);
+      return this.#guard.linked(verifier.complete(), knownSize, budget);
+    });
+    const [workflow] = report.workflows;
+    const isAsked =
+      report.workflows.length === 1 && workflow?.workflowId === workflowId && workflow.namespace === this.namespace;
+    if (report.isIntact && !isAsked)
+      throw new IntegrityError("workflow_id", `What came to verify "${workflowId}" is another workflow.`);
+    return {
+      isIntact: report.isIntact,
+      recordsVerified: report.recordsVerified,
+      snapshotsVerified: report.snapshotsVerified,
+      headHash: workflow?.headHash ?? new Uint8Array(),
+      statement: workflow?.statement ?? "",
+      findings: report.findings,
+    };
+  }
+
+  /**
+   * Travels in time: loads the newest checkpoint not after a sequence or a time (of `recorded_at`), or the newest of all.
+   *
+   * @throws CheckpointNotFound: there is none that early.
+   */
+  async loadCheckpoint<T>(
+    type: WorkflowType<T>,
+    workflowId: string,
+    at?: CheckpointAt,
+    options: CallOptions = {},
+  ): Promise<LoadedCheckpoint<T>> {
+    const budget = this.#budget(options);
+    const point = pointOf(at);
+    const response = await this.#guard.during(budget, () =>
+      this.client.workflows.getCheckpoint(
+        { namespace: this.namespace, workflowId, at: point, minLogSize: 0n, allowQuarantined: false },
+        budget.call,
+      ),
+    );
+    const { record, snapshot } = verifyCheckpoint(this.namespace, workflowId, response);
+    if (record.workflowType !== type.name)
+      throw new TypeError(`The workflow "${workflowId}" is of the type "${record.workflowType}", not "${type.name}".`);
+    const recordedAt = record.recordedAt ? toMicroseconds(record.recordedAt) : 0n;
+    const isTooLate =
+      (point?.$case === "sequence" && record.sequence > point.value) ||
+      (point?.$case === "asOf" && recordedAt > toMicroseconds(point.value));
+    if (isTooLate)
+      throw new IntegrityError("sequence", `The checkpoint of "${workflowId}" that came is later than was asked for.`);
+    return { object: await type.codec.decode(snapshot.content, snapshot.contentType), record };
+  }
+
+  /**
+   * The history of a workflow, oldest first; each record is recomputed, and follows from the one before.
+   *
+   * @throws IntegrityError: one is not what was recorded.
+   */
+  async *records(workflowId: string, options: CallOptions = {}): AsyncIterableIterator<Record> {
+    const chain = new ChainVerifier(this.namespace, workflowId);
+    for (let pageToken = "", isFirst = true; isFirst || pageToken !== ""; isFirst = false) {
+      const budget = this.#budget(options);
+      const page = await this.#guard.during(budget, () => this.#page(workflowId, pageToken, false, budget));
+      for (const record of page.records) {
+        chain.add(record);
+        throwFinding(chain.findings[0]);
+        yield record;
+      }
+      pageToken = page.nextPageToken;
+    }
+  }
+
+  /**
+   * Exports workflows into a file. With trust, what comes is verified on the way, and the file is there only if all of it is as it was
+   * recorded.
+   *
+   * @returns What it holds; undefined without trust.
+   * @throws IntegrityError: it is not.
+   */
+  async export(path: string, filter: ExportFilter = {}, options: CallOptions = {}): Promise<ExportReport | undefined> {
+    return exportToFile(this.client, this.#guard, this.namespace, path, filter, options);
+  }
+
+  /**
+   * Imports an export. Every hash stays as it is; what was here already is unchanged. One that breaks off is sent again from its beginning.
+   *
+   * @param source - The path of a file, or a function that gives its bytes each time it is called.
+   * @returns What became of each workflow. One that was refused is not an error of the call: look at the outcomes.
+   */
+  async import(
+    source: string | (() => AsyncIterable<Uint8Array> | Iterable<Uint8Array>),
+    options: ImportOptions = {},
+  ): Promise<ImportWorkflowsResponse[]> {
+    return importFrom(this.client, this.#guard, source, options);
+  }
+
+  /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
+  async close(options: CallOptions = {}): Promise<void> {
+    await this.#leases.release(this.#leases.workflows, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #budget(options: CallOptions): Budget {
+    return new Budget(options, this.client.timeoutMs);
+  }
+
+  /** What a write says for people, with a request id. */
+  #said(options: WriteOptions, ...names: string[]): Said {
+    const said = {
+      namespace: this.namespace,
+      actor: options.actor ?? this.#actor,
+      reason: options.reason ?? "",
+      metadata: mapOf(options.metadata),
+      occurredAt: options.occurredAt === undefined ? undefined : toTimestamp(options.occurredAt),
+      requestId: options.requestId || randomUUID(),
+    };
+    const texts = [
+      ...names,
+      said.actor,
+      said.reason,
+      said.requestId,
+      ...said.metadata.keys(),
+      ...said.metadata.values(),
+    ];
+    // gRPC would send another character in its place.
+    if (!texts.every((text) => text.isWellFormed()))
+      throw new TypeError("A text has half of a surrogate pair: it has no UTF-8.");
+    return said;
+  }
+
+  async #snapshotOf<T>(type: WorkflowType<T>, object: T | undefined): Promise<Snapshot | undefined> {
+    if (object === undefined) return undefined;
+    const content = await type.codec.encode(object);
+    return { contentType: type.codec.contentType, content, sha256: sha256(content) };
+  }
+
+  async #checkpoint<T>(
+    workflow: Workflow<T>,
+    snapshot: Snapshot,
+    options: WriteOptions,
+    budget: Budget,
+  ): Promise<WriteResult> {
+    const said = this.#said(options);
+    const leaseEpoch = workflow.lease?.epoch ?? 0n;
+    const { id: workflowId, state, status, sequence } = workflow;
+    const { response, record } = await this.#write(
+      budget,
+      (proof) =>
+        this.client.workflows.checkpointWorkflow(
+          {
+            ...said,
+            ...proof,
+            workflowId,
+            snapshot,
+            expected: { $case: "expectedSequence", value: sequence },
+            leaseEpoch,
+          },
+          budget.call,
+        ),
+      () => ({
+        ...said,
+        workflowId,
+        workflowType: workflow.type.name,
+        kind: RecordKind.CHECKPOINT,
+        fromState: state,
+        toState: state,
+        status,
+        leaseEpoch,
+        snapshot,
+        sequence: sequence + 1n,
+        previousHash: workflow.headHash,
+      }),
+    );
+    const result = { record, receipt: response.receipt, replayed: response.replayed };
+    workflow.written(result, snapshot);
+    return result;
+  }
+
+  /** Runs a write of a workflow after those before it; where it tells that the lease is lost, the workflow is told too. */
+  async #writing<T, R>(workflow: Workflow<T>, budget: Budget, act: () => Promise<R>): Promise<R> {
+    return budget.within(
+      workflow.exclusively(async () => {
+        budget.signal?.throwIfAborted();
+        workflow.throwIfLost();
+        try {
+          return await act();
+        } catch (e) {
+          if (e instanceof LeaseLost) this.#leases.lose(workflow, e);
+          // A workflow that stands behind where it was proven to stand was taken back, and the log with it.
+          const isBehind =
+            e instanceof WorkflowNotFound || (e instanceof WorkflowConflict && e.currentSequence < workflow.sequence);
+          if (isBehind) await this.#guard.lookAtHead(budget);
+          throw e;
+        }
+      }),
+    );
+  }
+
+  /** Sends a write, and verifies what came of it: the record, what proves it, and that the log continues what was seen. */
+  async #write<Response extends { record?: Record | undefined; receipt?: Receipt | undefined; replayed: boolean }>(
+    budget: Budget,
+    send: (proof: { knownLogSize: bigint; includeProof: boolean }) => Promise<Response>,
+    expect: (response: Response) => Omit<Expected, "namespace">,
+  ): Promise<{ response: Response; record: Record }> {
+    return this.#guard.during(budget, async (knownLogSize) => {
+      const response = await send({ knownLogSize, includeProof: this.trust !== undefined });
+      const expected = { namespace: this.namespace, ...expect(response) };
+      const record = verifyWritten(response.record, response.replayed, expected);
+      await this.#guard.verifyReceipt(record, response.receipt, knownLogSize, budget);
+      return { response, record };
+    });
+  }
+
+  #page(workflowId: string, pageToken: string, descending: boolean, budget: Budget) {
+    return this.client.workflows.listRecords(
+      {
+        namespace: this.namespace,
+        workflowId,
+        actor: "",
+        principal: "",
+        recordedAfter: undefined,
+        recordedBefore: undefined,
+        descending,
+        pageSize: PAGE_SIZE,
+        pageToken,
+        minLogSize: 0n,
+        allowQuarantined: false,
+      },
+      budget.call,
+    );
+  }
+
+  /** A workflow as it was resumed, verified. */
+  async #resumed<T>(type: WorkflowType<T>, response: ResumeWorkflowResponse, budget: Budget): Promise<Workflow<T>> {
+    const { workflow: told, checkpoint, lease } = response;
+    if (told === undefined || told.namespace !== this.namespace)
+      throw new IntegrityError("workflow", "The server resumed no workflow, or one of another namespace.");
+    const kept = checkpoint && verifyCheckpoint(this.namespace, told.workflowId, checkpoint);
+    const since = [...response.recordsSince];
+    if (response.moreRecords) since.push(...(await this.#rest(told.workflowId, told.sequence, since.at(-1), budget)));
+    verifyHistory(told, kept?.record, since);
+    if (told.workflowType !== type.name)
+      throw new TypeError(
+        `The workflow "${told.workflowId}" is of the type "${told.workflowType}", not "${type.name}".`,
+      );
+    const object = kept && (await type.codec.decode(kept.snapshot.content, kept.snapshot.contentType));
+    const workflow = this.#workflow(type, told, lease, object as T, since);
+    if (kept) workflow.kept(kept.snapshot);
+    return workflow;
+  }
+
+  /** The records after those that came, up to the newest: read backwards, since that is where they are near. */
+  async #rest(workflowId: string, newest: bigint, last: Record | undefined, budget: Budget): Promise<Record[]> {
+    const rest: Record[] = [];
+    for (let pageToken = "", isFirst = true; isFirst || pageToken !== ""; isFirst = false) {
+      const page = await this.#page(workflowId, pageToken, true, budget);
+      for (const record of page.records) {
+        if (record.sequence <= (last?.sequence ?? 0n)) return rest.reverse();
+        if (record.sequence <= newest) rest.push(record);
+      }
+      pageToken = page.nextPageToken;
+    }
+    return rest.reverse();
+  }
+
+  #workflow<T>(
+    type: WorkflowType<T>,
+    of: {
+      namespace: string;
+      workflowId: string;
+      forkedFrom?: ForkPoint | undefined;
+      state: string;
+      status: WorkflowStatus;
+      sequence: bigint;
+      headHash: Uint8Array;
+      checkpointSequence: bigint;
+    },
+    lease: Lease | undefined,
+    object: T,
+    since: readonly Record[],
+  ): Workflow<T> {
+    const workflow = new Workflow<T>(type, of, lease, object, since, (released) => this.release(released));
+    if (lease) {
+      this.#leases.hold(workflow);
+      if (type.checkpointIntervalMs > 0) {
+        const timer = setInterval(() => void this.#checkpointIfChanged(workflow), type.checkpointIntervalMs).unref();
+        this.#checkpoints.set(workflow, timer);
+      }
+    }
+    return workflow;
+  }
+
+  async #checkpointIfChanged<T>(workflow: Workflow<T>): Promise<void> {
+    const budget = this.#budget({});
+    try {
+      await this.#writing(workflow, budget, async () => {
+        const snapshot = workflow.lease && (await this.#snapshotOf(workflow.type, workflow.object));
+        if (snapshot && workflow.lease && !workflow.isKept(snapshot))
+          await this.#checkpoint(workflow, snapshot, {}, budget);
+      });
+    } catch (e) {
+      // What is not to be trusted is not worked on.
+      if (e instanceof IntegrityError) this.#leases.lose(workflow, e);
+      this.#onBackgroundError(e, workflow);
+    }
+  }
+
+  /** Releases a lease that came with what could not be taken. */
+  async #giveBack({ workflow, lease }: ResumeWorkflowResponse): Promise<void> {
+    if (workflow && lease && !this.#leases.holds(workflow.workflowId)) {
+      const leases = [{ workflowId: workflow.workflowId, epoch: lease.epoch }];
+      await this.#leases.releaseAll(leases).catch((e) => this.#onBackgroundError(e, undefined));
+    }
+  }
+}
+
+interface Said {
+  namespace: string;
+  actor: string;
+  reason: string;
+  metadata: Map<string, string>;
+  occurredAt: { seconds: bigint; nanos: number } | undefined;
+  requestId: string;
+}
+
+function pointOf(at: CheckpointAt): GetCheckpointRequest["at"] {
+  if (at === undefined) return undefined;
+  return "sequence" in at ? { $case: "sequence", value: at.sequence } : { $case: "asOf", value: toTimestamp(at.asOf) };
+}

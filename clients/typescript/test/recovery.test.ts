@@ -1,0 +1,290 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { InterceptingCall, type Interceptor } from "@grpc/grpc-js";
+import {
+  DurableWorkflowEngine,
+  LeaseLost,
+  RecordKind,
+  Workflow,
+  type WorkflowRecord,
+  WorkflowStatus,
+} from "aegis-client";
+import type { RenewLeasesRequest } from "aegis-client/stubs";
+import { atEnd, connect, engineOf, Server, until } from "./testbed.js";
+
+interface Job {
+  step: number;
+}
+
+async function historyOf(engine: DurableWorkflowEngine, workflowId: string): Promise<WorkflowRecord[]> {
+  const records: WorkflowRecord[] = [];
+  for await (const record of engine.records(workflowId)) records.push(record);
+  return records;
+}
+
+test("shared-pending", async (t) => {
+  const server = await Server.start(t);
+  const trust = { keys: await server.keys() };
+  const starter = engineOf(t, server.address);
+  const jobs = starter.register<Job>("job");
+  const ids = Array.from({ length: 40 }, (_, i) => `job-${i}`);
+  for (const id of ids) await starter.start(jobs, id, { state: "NEW", object: { step: 0 }, lease: false });
+  const workers = [engineOf(t, server.address, { trust }), engineOf(t, server.address, { trust })];
+
+  const handed = await Promise.all(
+    workers.map(async (worker) => {
+      const type = worker.register<Job>("job");
+      const got: string[] = [];
+      await using pending = worker.resumeAllPending(type);
+      for await (const workflow of pending) {
+        workflow.object.step++;
+        await worker.transition(workflow, "DONE", { status: WorkflowStatus.COMPLETED });
+        got.push(workflow.id);
+      }
+      assert.deepEqual(pending.failures, []);
+      return got;
+    }),
+  );
+
+  assert.deepEqual(handed.flat().sort(), ids.sort());
+  for (const id of ids) assert.equal((await historyOf(starter, id)).length, 2);
+});
+
+test("killed-worker", async (t) => {
+  const leaseDurationMs = 2_000;
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address, { leaseDurationMs, trust: { keys: await server.keys() } });
+  const jobs = engine.register<Job>("job");
+  await engine.start(jobs, "job-1", { state: "NEW", object: { step: 7 }, lease: false });
+  const worker = spawn(
+    process.execPath,
+    [fileURLToPath(new URL("./worker.js", import.meta.url)), server.address, `${leaseDurationMs}`],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  atEnd(t, () => worker.kill("SIGKILL"));
+  const [line] = await once(createInterface({ input: worker.stdout }), "line");
+  const { id, epoch, owner } = JSON.parse(line);
+  assert.equal(id, "job-1");
+  // While it lives it renews: after more than its lease it still holds it.
+  await new Promise((resolve) => setTimeout(resolve, leaseDurationMs + 1_000));
+  const inVain = engine.resumeAllPending(jobs);
+  assert.equal((await inVain.next()).done, true);
+  assert.equal(inVain.summary?.heldByOthers, 1n);
+
+  const gone = once(worker, "exit");
+  worker.kill("SIGKILL");
+  await gone;
+  const since = Date.now();
+  let taken: Workflow<Job> | undefined;
+  await until("the workflow is taken over", async () => {
+    for await (const workflow of engine.resumeAllPending(jobs)) taken = workflow;
+    return taken !== undefined;
+  });
+  assert.ok(Date.now() - since <= leaseDurationMs + 1_500, `taken over after ${Date.now() - since} ms`);
+  assert.deepEqual(taken?.object, { step: 7 });
+
+  const late = engine.client.recovery.renewLeases({
+    namespace: "",
+    owner,
+    leases: [{ workflowId: id, epoch: BigInt(epoch) }],
+    leaseDuration: undefined,
+  });
+  assert.equal((await late).results[0]?.outcome?.$case, "lost");
+  await assert.rejects(
+    engine.client.workflows.checkpointWorkflow({
+      namespace: "",
+      workflowId: id,
+      snapshot: { contentType: "", content: new Uint8Array(), sha256: new Uint8Array() },
+      expected: undefined,
+      leaseEpoch: BigInt(epoch),
+      actor: "",
+      reason: "",
+      metadata: new Map(),
+      occurredAt: undefined,
+      requestId: "late",
+      knownLogSize: 0n,
+      includeProof: false,
+    }),
+    LeaseLost,
+  );
+});
+
+test("lost-lease", async (t) => {
+  const server = await Server.start(t);
+  const renewed: string[] = [];
+  const listening: Interceptor = (options, next) =>
+    new InterceptingCall(next(options), {
+      sendMessage: (message, send) => {
+        if (options.method_definition.path.endsWith("/RenewLeases"))
+          renewed.push(...(message as RenewLeasesRequest).leases.map((lease) => lease.workflowId));
+        send(message);
+      },
+    });
+  const client = connect(t, { addresses: server.address, interceptors: [listening] });
+  const engine = new DurableWorkflowEngine(client, { leaseDurationMs: 3_000 });
+  atEnd(t, () => engine.close());
+  const jobs = engine.register<Job>("job");
+  for (const id of ["one", "two", "three"])
+    await engine.start(jobs, id, { state: "NEW", object: { step: 0 }, lease: false });
+  const takeAway = async (workflowId: string, owner: string) => {
+    const thief = engineOf(t, server.address, { owner });
+    await thief.resume(thief.register<Job>("job"), workflowId, { takeOverOwn: true });
+  };
+
+  await engine.start(jobs, "hold", { state: "NEW", object: { step: 0 } });
+  await using pending = engine.resumeAllPending(jobs);
+  const first = (await pending.next()).value;
+  assert.ok(first instanceof Workflow);
+  const epoch = first.lease?.epoch;
+  let told: unknown;
+  first.signal.addEventListener("abort", () => {
+    told = first.signal.reason;
+  });
+  await takeAway(first.id, engine.owner);
+  await until("the work is told", () => told !== undefined);
+  assert.ok(told instanceof LeaseLost);
+  assert.equal(first.lease, undefined);
+  await assert.rejects(engine.transition(first, "DONE"), LeaseLost);
+
+  renewed.length = 0;
+  await until("the others are renewed twice", () => renewed.filter((id) => id === "hold").length >= 2);
+  assert.ok(!renewed.includes(first.id));
+
+  // One that is lost while it waits to be handed out is passed over, and not renewed again.
+  await takeAway(first.id === "two" ? "three" : "two", engine.owner);
+  const rest: string[] = [];
+  for await (const workflow of pending) rest.push(workflow.id);
+  assert.equal(rest.length, 1);
+  const { workflow } = await engine.client.workflows.getWorkflow({
+    namespace: "",
+    workflowId: first.id,
+    minLogSize: 0n,
+    allowQuarantined: false,
+  });
+  assert.ok(workflow?.lease && epoch !== undefined && workflow.lease.epoch > epoch);
+});
+
+test("releases what it holds", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address);
+  const other = engineOf(t, server.address);
+  const jobs = engine.register<Job>("job");
+  const same = other.register<Job>("job");
+  for (const id of ["one", "two"]) await engine.start(jobs, id, { state: "NEW", object: { step: 0 }, lease: false });
+
+  {
+    await using pending = engine.resumeAllPending(jobs, { maxWorkflows: 1 });
+    const got: Workflow<Job>[] = [];
+    for await (const workflow of pending) got.push(workflow);
+    assert.equal(got.length, 1);
+    assert.notEqual(got[0]?.lease, undefined);
+  }
+  const free: string[] = [];
+  for await (const workflow of other.resumeAllPending(same)) free.push(workflow.id);
+  assert.deepEqual(free.sort(), ["one", "two"]);
+  await other.close();
+  {
+    await using workflow = await engine.resume(jobs, "two");
+    assert.notEqual(workflow.lease, undefined);
+  }
+  await other.resume(same, "two");
+});
+
+test("periodic-checkpoint", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address, { checkpointIntervalMs: 100, trust: { keys: await server.keys() } });
+  const jobs = engine.register<Job>("job");
+  const job = await engine.start(jobs, "long", { state: "COUNTING", object: { step: 0 } });
+  const count = async () => (await historyOf(engine, "long")).filter((r) => r.kind === RecordKind.CHECKPOINT).length;
+
+  job.object.step = 1;
+  await until("the first checkpoint", async () => (await count()) === 1);
+  // Nothing new is nothing to keep.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(await count(), 1);
+  job.object.step = 2;
+  await until("the second checkpoint", async () => (await count()) === 2);
+  assert.deepEqual((await engine.loadCheckpoint(jobs, "long")).object, { step: 2 });
+  await engine.transition(job, "DONE", { status: WorkflowStatus.COMPLETED });
+  const before = (await historyOf(engine, "long")).length;
+  job.object.step = 3;
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal((await historyOf(engine, "long")).length, before);
+});
+
+test("waiting-for-a-human", async (t) => {
+  const server = await Server.start(t);
+  const trust = { keys: await server.keys() };
+  const worker = engineOf(t, server.address, { actor: "worker", trust });
+  const approver = engineOf(t, server.address, { actor: "Ms. Osei", trust });
+  const permits = worker.register<{ approved?: boolean }>("permit");
+  const same = approver.register<{ approved?: boolean }>("permit");
+  const pendingIds = async () => {
+    const found: string[] = [];
+    await using pending = worker.resumeAllPending(permits);
+    for await (const workflow of pending) found.push(workflow.id);
+    return found;
+  };
+
+  const permit = await worker.start(permits, "permit-1", { state: "RECEIVED", object: {} });
+  await worker.wait(permit, "REVIEW", { reason: "needs a decision" });
+  assert.equal(permit.status, WorkflowStatus.WAITING);
+  assert.equal(permit.lease, undefined);
+  assert.deepEqual(await pendingIds(), []);
+
+  const seen = await approver.resume(same, "permit-1", { lease: false });
+  assert.equal(seen.state, "REVIEW");
+  await approver.transition(seen, "APPROVED", { object: { approved: true }, reason: "all plans in order" });
+
+  await using pending = worker.resumeAllPending(permits);
+  const again = (await pending.next()).value;
+  assert.ok(again instanceof Workflow);
+  assert.deepEqual([again.state, again.object], ["APPROVED", { approved: true }]);
+  await worker.transition(again, "ISSUED", { status: WorkflowStatus.COMPLETED });
+  assert.deepEqual(
+    (await historyOf(worker, "permit-1")).map((r) => [r.actor, r.toState, r.status]),
+    [
+      ["worker", "RECEIVED", WorkflowStatus.RUNNING],
+      ["worker", "REVIEW", WorkflowStatus.WAITING],
+      ["Ms. Osei", "APPROVED", WorkflowStatus.RUNNING],
+      ["worker", "ISSUED", WorkflowStatus.COMPLETED],
+    ],
+  );
+});
+
+test("server-restart", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address, { trust: { keys: await server.keys() } });
+  const jobs = engine.register<Job>("job");
+  const acknowledged = new Map<string, bigint>();
+  let isOver = false;
+  const load = Array.from({ length: 8 }, async (_, i) => {
+    const job = await engine.start(jobs, `job-${i}`, { state: "STEP", object: { step: 0 } });
+    while (!isOver) {
+      job.object.step++;
+      const { record } = await engine.transition(job, "STEP");
+      acknowledged.set(job.id, record.sequence);
+    }
+  });
+  const ends = Promise.all(load);
+  await until("there is load", () => acknowledged.size === load.length);
+
+  for (let i = 0; i < 2; i++) {
+    await server.kill();
+    await server.launch();
+    const before = new Map(acknowledged);
+    await until("all go on", () => [...acknowledged].every(([id, sequence]) => sequence > (before.get(id) ?? 0n)));
+  }
+  isOver = true;
+  await ends;
+
+  for (const [id, sequence] of acknowledged) {
+    const records = await historyOf(engine, id);
+    assert.equal(BigInt(records.length), sequence);
+    assert.equal((await engine.loadCheckpoint(jobs, id)).object.step, Number(sequence) - 1);
+  }
+});

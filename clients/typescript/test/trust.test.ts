@@ -1,0 +1,339 @@
+import assert from "node:assert/strict";
+import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import {
+  type DurableWorkflowEngine,
+  FileHeadStore,
+  HeadRejected,
+  IntegrityError,
+  LogTrust,
+  VerifierKey,
+  verifyHead,
+  type Workflow,
+  type WorkflowType,
+} from "aegis-client";
+import { connect, engineOf, FaultProxy, Server, temporaryDirectory, until } from "./testbed.js";
+
+interface Case {
+  n: number;
+}
+
+const rejectedFor = (reason: HeadRejected["reason"]) => (e: unknown) =>
+  e instanceof HeadRejected && e.reason === reason;
+const refusedFor = (what: string) => (e: unknown) => e instanceof IntegrityError && e.what === what;
+
+/** A server behind a proxy, and an engine that trusts its key and has a workflow under way. */
+async function underWay(t: TestContext): Promise<{
+  server: Server;
+  proxy: FaultProxy;
+  engine: DurableWorkflowEngine;
+  trust: LogTrust;
+  cases: WorkflowType<Case>;
+  workflow: Workflow<Case>;
+}> {
+  const server = await Server.start(t);
+  const proxy = await FaultProxy.start(t, server.address);
+  const trust = new LogTrust({ keys: await server.keys() });
+  const engine = engineOf(t, proxy.address, { trust });
+  const cases = engine.register<Case>("case");
+  const workflow = await engine.start(cases, "case-1", {
+    state: "OPEN",
+    object: { n: 1 },
+    actor: "Ada",
+    reason: "begins",
+  });
+  return { server, proxy, engine, trust, cases, workflow };
+}
+
+async function headOf(path: string, keys: readonly string[]): Promise<bigint | undefined> {
+  const { signed_note, verifier_keys } = JSON.parse(await readFile(path, "utf8"));
+  assert.deepEqual(verifier_keys, keys);
+  return verifyHead(signed_note, keys.map(VerifierKey.parse))?.size;
+}
+
+test("trust-kept", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const path = join(await temporaryDirectory(t), "head.json");
+  const engine = engineOf(t, server.address, { trust: { keys, headStore: new FileHeadStore(path) } });
+  const cases = engine.register<Case>("case");
+  const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 } });
+  const first = await headOf(path, keys);
+  await engine.transition(workflow, "NEXT");
+  const second = await headOf(path, keys);
+  assert.ok(first !== undefined && second !== undefined && second > first);
+  assert.deepEqual((await engine.loadCheckpoint(cases, "case-1")).object, { n: 1 });
+  await workflow.release();
+
+  // A new client goes on from the file; two that share it go on from one another, and so does one with many calls at once.
+  const again = [1, 2].map(() => engineOf(t, server.address, { trust: { keys, headStore: new FileHeadStore(path) } }));
+  const work = again.flatMap((each, i) => {
+    const type = each.register<Case>("case");
+    return Array.from({ length: 10 }, async (_, j) => {
+      const one = await each.start(type, `case-${i}-${j}`, { state: "OPEN", object: { n: j } });
+      await each.transition(one, "NEXT");
+    });
+  });
+  await Promise.all(work);
+  assert.equal(await headOf(path, keys), second + 40n);
+  for (const each of again) assert.equal((await each.verifyIntegrity("case-1-1")).isIntact, true);
+
+  // What is no head is never written over.
+  await writeFile(path, "{}");
+  const careful = engineOf(t, server.address, { trust: { keys, headStore: new FileHeadStore(path) } });
+  await assert.rejects(careful.loadCheckpoint(careful.register("case"), "case-1"), /does not hold a head/);
+  assert.equal(await readFile(path, "utf8"), "{}");
+  // Nor is one of a key that is not trusted.
+  const other = engineOf(t, server.address, { trust: { keys: await (await Server.start(t)).keys() } });
+  await assert.rejects(other.start(other.register("case"), "never", { state: "OPEN" }), rejectedFor("LOG_ID_CHANGED"));
+});
+
+test("history-taken-back", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, "head.json");
+  const headStore = new FileHeadStore(path);
+  const engine = engineOf(t, server.address, { trust: { keys, headStore } });
+  const cases = engine.register<Case>("case");
+  const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 }, lease: false });
+  await server.kill();
+  await cp(server.directory, join(directory, "backup"), { recursive: true });
+  await server.launch();
+  await engine.transition(workflow, "NEXT");
+  const kept = await readFile(path, "utf8");
+  const takeBack = async () => {
+    await server.kill();
+    await rm(server.directory, { recursive: true });
+    await cp(join(directory, "backup"), server.directory, { recursive: true });
+    for (const name of await readdir(server.directory))
+      if (name.startsWith("memory-")) await rm(join(server.directory, name));
+    await server.launch();
+  };
+
+  await takeBack();
+  await assert.rejects(engine.transition(workflow, "LATER"), rejectedFor("LOG_ROLLED_BACK"));
+  // It stays stopped, whatever is asked, and so does a new client.
+  await assert.rejects(engine.loadCheckpoint(cases, "case-1"), rejectedFor("LOG_ROLLED_BACK"));
+  const again = engineOf(t, server.address, { trust: { keys, headStore } });
+  await assert.rejects(again.loadCheckpoint(again.register("case"), "case-1"), rejectedFor("LOG_ROLLED_BACK"));
+  assert.equal(await readFile(path, "utf8"), kept);
+  assert.ok(verifyHead(await readFile(`${path}.rejected`, "utf8"), keys.map(VerifierKey.parse)));
+
+  // The log has grown past what was seen, with another history.
+  const other = engineOf(t, server.address);
+  const type = other.register<Case>("case");
+  for (let i = 0; i < 5; i++) await other.start(type, `other-${i}`, { state: "OPEN", object: { n: i } });
+  const late = engineOf(t, server.address, { trust: { keys, headStore } });
+  await assert.rejects(late.start(late.register("case"), "late", { state: "OPEN" }), rejectedFor("LOG_FORKED"));
+});
+
+test("new-log-id", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const directory = await temporaryDirectory(t);
+  const headStore = new FileHeadStore(join(directory, "head.json"));
+  const engine = engineOf(t, server.address, { trust: { keys, headStore } });
+  const cases = engine.register<Case>("case");
+  const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 }, lease: false });
+  await server.kill();
+  await cp(server.directory, join(directory, "backup"), { recursive: true });
+  await server.launch();
+  await engine.transition(workflow, "NEXT");
+
+  // A generation begins, since an operator accepted that records are lost: the server remembers them.
+  const memory = (await readdir(server.directory)).find((name) => name.startsWith("memory-")) ?? "";
+  const remembered = JSON.stringify(engine.trust?.keptNote).slice(0, -1).split("\\n")[1] ?? "none";
+  await until("the server remembers", async () =>
+    (await readFile(join(server.directory, memory), "utf8")).includes(`\\n${remembered}\\n`),
+  );
+  await server.kill();
+  for (const name of await readdir(server.directory)) {
+    if (!name.startsWith("memory-")) await rm(join(server.directory, name), { recursive: true });
+  }
+  await cp(join(directory, "backup"), server.directory, {
+    recursive: true,
+    filter: (source) => !source.includes("memory-"),
+  });
+  await server.launch();
+  const operator = connect(t, server.address);
+  const { logId } = await operator.integrity.acceptRollback({ actor: "operator", reason: "disk lost", dryRun: false });
+  assert.match(logId, /\/2$/);
+  await assert.rejects(engine.transition(workflow, "LATER"), rejectedFor("LOG_ID_CHANGED"));
+  await assert.rejects(engine.transition(workflow, "LATER"), rejectedFor("LOG_ID_CHANGED"));
+
+  const accepting = engineOf(t, server.address, { trust: { keys, headStore, acceptedLogIds: [logId] } });
+  const same = accepting.register<Case>("case");
+  const survivor = await accepting.resume(same, "case-1");
+  assert.equal(survivor.state, "OPEN");
+  await accepting.transition(survivor, "NEXT");
+  assert.equal(accepting.trust?.keptHead?.logId, logId);
+  assert.equal((await accepting.verifyIntegrity("case-1")).isIntact, true);
+  const going = engineOf(t, server.address, { trust: { keys, headStore } });
+  assert.deepEqual((await going.loadCheckpoint(going.register<Case>("case"), "case-1")).object, { n: 1 });
+
+  // Another log behind the same address.
+  await server.kill();
+  await rm(server.directory, { recursive: true });
+  await cp(join(directory, "backup"), server.directory, {
+    recursive: true,
+    filter: (source) => !/aegis\.db|memory-|\.pem/.test(source),
+  });
+  await server.launch();
+  await assert.rejects(
+    going.start(going.register("order"), "order-1", { state: "OPEN" }),
+    rejectedFor("LOG_ID_CHANGED"),
+  );
+  const newKeys = await server.keys();
+  const acceptedLogIds = newKeys.map((key) => VerifierKey.parse(key).name);
+  const convinced = engineOf(t, server.address, { trust: { keys: [...keys, ...newKeys], headStore, acceptedLogIds } });
+  await convinced.start(convinced.register("order"), "order-1", { state: "OPEN" });
+  // The one before is no longer it.
+  assert.deepEqual(convinced.trust?.keptHead?.logId, acceptedLogIds[0]);
+});
+
+test("tampered-record", async (t) => {
+  const { proxy, engine, cases, workflow } = await underWay(t);
+  const forged = async (method: string, field: string, what: string, call: () => Promise<unknown>) => {
+    await proxy.flip(method, field);
+    await assert.rejects(call, refusedFor(what), `${method} ${field}`);
+    await proxy.forget();
+  };
+  const history = async () => {
+    for await (const record of engine.records("case-1")) assert.ok(record);
+  };
+  const look = () => engine.resume(cases, "case-1", { lease: false });
+
+  await forged("TransitionWorkflow", "record.reason", "content", () =>
+    engine.transition(workflow, "NEXT", { reason: "next", requestId: "n" }),
+  );
+  await engine.transition(workflow, "NEXT", { reason: "next", requestId: "n" });
+  for (const [field, what] of [
+    ["reason", "content"],
+    ["actor", "person"],
+    ["snapshot_size", "snapshot"],
+    ["to_state", "hash"],
+    ["status", "hash"],
+    ["previous_hash", "hash"],
+    ["recorded_at.seconds", "hash"],
+    ["hash", "hash"],
+  ] as const) {
+    await forged("ListRecords", `records.0.${field}`, what, history);
+  }
+  await forged("GetCheckpoint", "record.sequence", "hash", () => engine.loadCheckpoint(cases, "case-1"));
+  await forged("ResumeWorkflow", "checkpoint.record.workflow_type", "hash", look);
+  await forged("ResumeWorkflow", "workflow.state", "state", look);
+  await forged("ResumeWorkflow", "workflow.head_hash", "head_hash", look);
+  await forged("StartWorkflow", "receipt.record_hash", "record_hash", () =>
+    engine.start(cases, "case-2", { state: "OPEN" }),
+  );
+  await history();
+  await look();
+});
+
+test("tampered-proof", async (t) => {
+  const { proxy, engine, trust, workflow } = await underWay(t);
+
+  await proxy.flip("TransitionWorkflow", "receipt.inclusion_path.0");
+  await assert.rejects(engine.transition(workflow, "NEXT", { requestId: "next" }), refusedFor("inclusion_path"));
+  await proxy.forget();
+  await engine.transition(workflow, "NEXT", { requestId: "next" });
+  const kept = trust.keptNote;
+
+  await proxy.flip("TransitionWorkflow", "receipt.consistency_path.0");
+  await assert.rejects(engine.transition(workflow, "LATER"), rejectedFor("LOG_FORKED"));
+  assert.equal(trust.keptNote, kept);
+});
+
+test("tampered-proof, asked for", async (t) => {
+  const { server, proxy, engine, trust, cases, workflow } = await underWay(t);
+  const other = engineOf(t, server.address);
+  await other.start(other.register<Case>("case"), "case-2", { state: "OPEN" });
+
+  // A head of another call comes between: what links the two is asked for.
+  await proxy.hold("TransitionWorkflow");
+  const moving = engine.transition(workflow, "NEXT");
+  await engine.start(cases, "case-3", { state: "OPEN" });
+  await other.start(other.register<Case>("another"), "case-4", { state: "OPEN" });
+  await engine.start(cases, "case-5", { state: "OPEN" });
+  await proxy.forget();
+  await proxy.flip("GetConsistencyProof", "path.0");
+  await assert.rejects(moving, rejectedFor("LOG_FORKED"));
+  assert.ok(trust.stopped);
+});
+
+test("tampered-head", async (t) => {
+  const { proxy, engine, trust, workflow } = await underWay(t);
+  const kept = trust.keptNote ?? "";
+  const [logId = "", size = ""] = kept.split("\n");
+  // In the size, in the root, and in the signature; one in the log_id would stop it.
+  const places = [
+    Buffer.byteLength(logId) + 1 + size.length - 1,
+    Buffer.byteLength(logId) + size.length + 12,
+    Buffer.byteLength(kept) - 12,
+  ];
+  for (const at of places) {
+    await proxy.flip("TransitionWorkflow", "receipt.log_head", at);
+    await assert.rejects(
+      engine.transition(workflow, "NEXT", { requestId: "next" }),
+      (e) => e instanceof IntegrityError,
+      `${at}`,
+    );
+    assert.equal(trust.keptNote, kept);
+    await proxy.forget();
+  }
+  await engine.transition(workflow, "NEXT", { requestId: "next" });
+  assert.notEqual(trust.keptNote, kept);
+
+  await proxy.flip("GetLogHead", "signed_note");
+  const another = engineOf(t, proxy.address, { trust: { keys: trust.currentKeys.map(String) } });
+  await assert.rejects(another.start(another.register("case"), "case-2", { state: "OPEN" }), IntegrityError);
+});
+
+test("tampered-snapshot", async (t) => {
+  const { proxy, engine, cases, workflow } = await underWay(t);
+  await workflow.release();
+
+  await proxy.flip("GetCheckpoint", "snapshot.content");
+  await assert.rejects(engine.loadCheckpoint(cases, "case-1"), refusedFor("snapshot"));
+  await proxy.forget();
+  await proxy.flip("ResumeWorkflow", "checkpoint.snapshot.content");
+  await assert.rejects(engine.resume(cases, "case-1"), refusedFor("snapshot"));
+  await proxy.forget();
+  await proxy.flip("ResumePendingWorkflows", "resumed.checkpoint.snapshot.content");
+  const pending = engine.resumeAllPending(cases);
+  assert.equal((await pending.next()).done, true);
+  assert.deepEqual(
+    pending.failures.map(({ workflowId, reason }) => [workflowId, reason]),
+    [["case-1", "INTEGRITY"]],
+  );
+  await proxy.forget();
+  // None of them has kept the lease.
+  assert.deepEqual((await engine.resume(cases, "case-1")).object, { n: 1 });
+});
+
+test("verify-integrity", async (t) => {
+  const { proxy, engine, workflow } = await underWay(t);
+  for (let n = 2; n < 6; n++) await engine.transition(workflow, "NEXT", { object: { n }, reason: "on" });
+
+  const report = await engine.verifyIntegrity("case-1");
+  assert.deepEqual([report.isIntact, report.recordsVerified, report.snapshotsVerified], [true, 5n, 5n]);
+  assert.deepEqual(report.findings, []);
+  assert.deepEqual(report.headHash, workflow.headHash);
+  assert.notEqual(report.statement, "");
+
+  for (const at of [3, 40, 700, 1500, undefined]) {
+    await proxy.flip("ExportWorkflows", "chunk", at);
+    const forged = await engine.verifyIntegrity("case-1").catch((e) => {
+      assert.ok(e instanceof IntegrityError);
+      return { isIntact: false, findings: [e] };
+    });
+    assert.equal(forged.isIntact, false, `byte ${at}`);
+    assert.notEqual(forged.findings.length, 0);
+    await proxy.forget();
+  }
+  assert.equal((await engine.verifyIntegrity("case-1")).isIntact, true);
+  const blind = engineOf(t, proxy.address);
+  await assert.rejects(blind.verifyIntegrity("case-1"), /verifier key/);
+});
