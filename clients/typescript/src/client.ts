@@ -282,11 +282,10 @@ export class AegisClient {
         if (e instanceof DeadlineExceeded && last !== undefined) throw outOfTime(method.path, last);
         if (!isRetryable(method, request, e) || this.#isClosed) throw e;
         last = e;
-        const delay = e.retryDelayMs ?? backoff * (0.5 + Math.random() / 2);
-        if (Date.now() + delay >= deadline) {
-          await pause(deadline - Date.now(), signal);
-          throw outOfTime(method.path, e);
-        }
+        const leftMs = deadline - Date.now();
+        if (leftMs <= 0) throw outOfTime(method.path, e);
+        // Towards the end of the time the pauses get shorter: the last attempts are made while there is any.
+        const delay = Math.min(e.retryDelayMs ?? backoff * (0.5 + Math.random() / 2), Math.max(leftMs / 2, 10));
         onRetry?.(e);
         await pause(delay, signal);
       }
@@ -410,20 +409,12 @@ function isServiceError(e: unknown): e is ServiceError {
 }
 
 function isRetryable(method: { path: string }, request: unknown, error: AegisError): boolean {
-  if (error.code !== status.UNAVAILABLE && !isBrokenTransport(error)) return false;
+  if (error.code !== status.UNAVAILABLE) return false;
   // Nothing was written: anything may be repeated.
   if (error.reason === "STORE_UNAVAILABLE" || error.reason === "SHUTTING_DOWN") return true;
   if (NOT_REPEATABLE.has(method.path)) return false;
   const requestId = (request as { requestId?: string }).requestId;
   return requestId === undefined || requestId !== "";
-}
-
-/**
- * A connection that was reset under a call is INTERNAL or CANCELLED here, where it happens to be noticed by the stream before the
- * connection; no server said so.
- */
-function isBrokenTransport(error: AegisError): boolean {
-  return error.reason === "" && /^Received RST_STREAM|^Call cancelled$/.test(error.message);
 }
 
 function outOfTime(path: string, last: AegisError): DeadlineExceeded {

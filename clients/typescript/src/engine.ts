@@ -1,17 +1,13 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { Budget } from "./budget.js";
-import { ChainVerifier, type Finding, isClosed } from "./chain.js";
+import { isClosed } from "./chain.js";
 import type { AegisClient, CallOptions } from "./client.js";
 import { type Codec, json } from "./codec.js";
 import { type AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
-import { type Expected, throwFinding, verifyCheckpoint, verifyHistory, verifyWritten } from "./evidence.js";
-import { type ExportReport, ExportVerifier } from "./export.js";
-import {
-  ExportWorkflowsRequest,
-  type ImportWorkflowsResponse,
-  type ResumeWorkflowResponse,
-} from "./gen/aegis/v1/recovery_service.js";
+import { type Expected, verifyWritten } from "./evidence.js";
+import type { ExportReport } from "./export.js";
+import type { ImportWorkflowsResponse, ResumeWorkflowResponse } from "./gen/aegis/v1/recovery_service.js";
 import {
   type ForkPoint,
   type Lease,
@@ -21,7 +17,6 @@ import {
   type Snapshot,
   WorkflowStatus,
 } from "./gen/aegis/v1/workflow.js";
-import type { GetCheckpointRequest } from "./gen/aegis/v1/workflow_service.js";
 import { LogGuard } from "./guard.js";
 import { type AnyWorkflow, LeaseKeeper } from "./leases.js";
 import { HASH_BYTES, sha256 } from "./merkle.js";
@@ -38,38 +33,15 @@ import {
   type WriteOptions,
 } from "./options.js";
 import { PendingWorkflows } from "./pending.js";
-import { toMicroseconds, toTimestamp } from "./time.js";
+import { type IntegrityReport, type LoadedCheckpoint, Reader } from "./reading.js";
+import { toTimestamp } from "./time.js";
 import { exportToFile, importFrom } from "./transfer.js";
 import { LogTrust } from "./trust.js";
 import { Workflow, type WorkflowType, type WriteResult } from "./workflow.js";
 
-/** A checkpoint that was loaded. */
-export interface LoadedCheckpoint<T> {
-  /** The state object of then. */
-  readonly object: T;
-  /** The record that carries it: state, status, sequence and time of then. */
-  readonly record: Record;
-}
-
-/** What verification of a workflow found. */
-export interface IntegrityReport {
-  /** Whether every record, snapshot and proof is as it was recorded, under the log's signed head. */
-  readonly isIntact: boolean;
-  /** How many records were recomputed. */
-  readonly recordsVerified: bigint;
-  /** How many snapshots were recomputed. */
-  readonly snapshotsVerified: bigint;
-  /** The hash of the newest record, 32 bytes. */
-  readonly headHash: Uint8Array;
-  /** What the log states of it: a signed note worth keeping, since it contradicts a shorter history shown later. */
-  readonly statement: string;
-  /** What is not as it was recorded. Empty if and only if it is intact. */
-  readonly findings: readonly Finding[];
-}
-
 const LEASE_DURATION_MS = 30_000;
 const CHECKPOINT_INTERVAL_MS = 5 * 60_000;
-const PAGE_SIZE = 1_000;
+const _PAGE_SIZE = 1_000;
 
 /**
  * What a service uses: it keeps the state of workflows durably, takes them up again after a crash, and verifies all that it reads and
@@ -82,6 +54,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   // biome-ignore lint/suspicious/noExplicitAny: each type has an object type of its own.
   readonly #types = new Map<string, WorkflowType<any>>();
   readonly #guard: LogGuard;
+  readonly #reader: Reader;
   readonly #leases: LeaseKeeper;
   readonly #checkpoints = new Map<AnyWorkflow, NodeJS.Timeout>();
   readonly #checkpointIntervalMs: number;
@@ -95,6 +68,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     this.owner = options.owner ?? `${hostname()}/${process.pid}/${randomBytes(4).toString("hex")}`.slice(-255);
     const { trust } = options;
     this.#guard = new LogGuard(client, trust instanceof LogTrust || !trust ? trust : new LogTrust(trust));
+    this.#reader = new Reader(client, this.#guard, this.namespace);
     this.#checkpointIntervalMs = options.checkpointIntervalMs ?? CHECKPOINT_INTERVAL_MS;
     this.#checkpointOnTransition = options.checkpointOnTransition ?? true;
     this.#actor = options.actor ?? "";
@@ -388,33 +362,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
    * @throws HeadRejected: the log does not continue what was seen. Error: no keys are trusted.
    */
   async verifyIntegrity(workflowId: string, options: CallOptions = {}): Promise<IntegrityReport> {
-    const trust = this.trust;
-    if (trust === undefined)
-      throw new Error("Nothing can be proven without the log's verifier key: give the engine `trust`.");
-    const budget = this.#budget(options);
-    const report = await this.#guard.during(budget, async (knownSize) => {
-      const verifier = new ExportVerifier(trust.currentKeys);
-      const request = ExportWorkflowsRequest.fromPartial({
-        namespace: this.namespace,
-        workflowId,
-        allowQuarantined: true,
-      });
-      for await (const { chunk } of this.client.recovery.exportWorkflows(request, budget.call)) verifier.push(chunk);
-      return this.#guard.linked(verifier.complete(), knownSize, budget);
-    });
-    const [workflow] = report.workflows;
-    const isAsked =
-      report.workflows.length === 1 && workflow?.workflowId === workflowId && workflow.namespace === this.namespace;
-    if (report.isIntact && !isAsked)
-      throw new IntegrityError("workflow_id", `What came to verify "${workflowId}" is another workflow.`);
-    return {
-      isIntact: report.isIntact,
-      recordsVerified: report.recordsVerified,
-      snapshotsVerified: report.snapshotsVerified,
-      headHash: workflow?.headHash ?? new Uint8Array(),
-      statement: workflow?.statement ?? "",
-      findings: report.findings,
-    };
+    return this.#reader.verify(workflowId, this.#budget(options));
   }
 
   /**
@@ -428,24 +376,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     at?: CheckpointAt,
     options: CallOptions = {},
   ): Promise<LoadedCheckpoint<T>> {
-    const budget = this.#budget(options);
-    const point = pointOf(at);
-    const response = await this.#guard.during(budget, () =>
-      this.client.workflows.getCheckpoint(
-        { namespace: this.namespace, workflowId, at: point, minLogSize: 0n, allowQuarantined: false },
-        budget.call,
-      ),
-    );
-    const { record, snapshot } = verifyCheckpoint(this.namespace, workflowId, response);
-    if (record.workflowType !== type.name)
-      throw new TypeError(`The workflow "${workflowId}" is of the type "${record.workflowType}", not "${type.name}".`);
-    const recordedAt = record.recordedAt ? toMicroseconds(record.recordedAt) : 0n;
-    const isTooLate =
-      (point?.$case === "sequence" && record.sequence > point.value) ||
-      (point?.$case === "asOf" && recordedAt > toMicroseconds(point.value));
-    if (isTooLate)
-      throw new IntegrityError("sequence", `The checkpoint of "${workflowId}" that came is later than was asked for.`);
-    return { object: await type.codec.decode(snapshot.content, snapshot.contentType), record };
+    return this.#reader.load(type, workflowId, at, this.#budget(options));
   }
 
   /**
@@ -453,18 +384,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
    *
    * @throws IntegrityError: one is not what was recorded.
    */
-  async *records(workflowId: string, options: CallOptions = {}): AsyncIterableIterator<Record> {
-    const chain = new ChainVerifier(this.namespace, workflowId);
-    for (let pageToken = "", isFirst = true; isFirst || pageToken !== ""; isFirst = false) {
-      const budget = this.#budget(options);
-      const page = await this.#guard.during(budget, () => this.#page(workflowId, pageToken, false, budget));
-      for (const record of page.records) {
-        chain.add(record);
-        throwFinding(chain.findings[0]);
-        yield record;
-      }
-      pageToken = page.nextPageToken;
-    }
+  records(workflowId: string, options: CallOptions = {}): AsyncIterableIterator<Record> {
+    return this.#reader.records(workflowId, () => this.#budget(options));
   }
 
   /**
@@ -611,56 +532,17 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     });
   }
 
-  #page(workflowId: string, pageToken: string, descending: boolean, budget: Budget) {
-    return this.client.workflows.listRecords(
-      {
-        namespace: this.namespace,
-        workflowId,
-        actor: "",
-        principal: "",
-        recordedAfter: undefined,
-        recordedBefore: undefined,
-        descending,
-        pageSize: PAGE_SIZE,
-        pageToken,
-        minLogSize: 0n,
-        allowQuarantined: false,
-      },
-      budget.call,
-    );
-  }
-
   /** A workflow as it was resumed, verified. */
   async #resumed<T>(type: WorkflowType<T>, response: ResumeWorkflowResponse, budget: Budget): Promise<Workflow<T>> {
-    const { workflow: told, checkpoint, lease } = response;
-    if (told === undefined || told.namespace !== this.namespace)
-      throw new IntegrityError("workflow", "The server resumed no workflow, or one of another namespace.");
-    const kept = checkpoint && verifyCheckpoint(this.namespace, told.workflowId, checkpoint);
-    const since = [...response.recordsSince];
-    if (response.moreRecords) since.push(...(await this.#rest(told.workflowId, told.sequence, since.at(-1), budget)));
-    verifyHistory(told, kept?.record, since);
+    const { workflow: told, snapshot, since } = await this.#reader.resumed(response, budget);
     if (told.workflowType !== type.name)
       throw new TypeError(
         `The workflow "${told.workflowId}" is of the type "${told.workflowType}", not "${type.name}".`,
       );
-    const object = kept && (await type.codec.decode(kept.snapshot.content, kept.snapshot.contentType));
-    const workflow = this.#workflow(type, told, lease, object as T, since);
-    if (kept) workflow.kept(kept.snapshot);
+    const object = snapshot && (await type.codec.decode(snapshot.content, snapshot.contentType));
+    const workflow = this.#workflow(type, told, response.lease, object as T, since);
+    if (snapshot) workflow.kept(snapshot);
     return workflow;
-  }
-
-  /** The records after those that came, up to the newest: read backwards, since that is where they are near. */
-  async #rest(workflowId: string, newest: bigint, last: Record | undefined, budget: Budget): Promise<Record[]> {
-    const rest: Record[] = [];
-    for (let pageToken = "", isFirst = true; isFirst || pageToken !== ""; isFirst = false) {
-      const page = await this.#page(workflowId, pageToken, true, budget);
-      for (const record of page.records) {
-        if (record.sequence <= (last?.sequence ?? 0n)) return rest.reverse();
-        if (record.sequence <= newest) rest.push(record);
-      }
-      pageToken = page.nextPageToken;
-    }
-    return rest.reverse();
   }
 
   #workflow<T>(
@@ -721,9 +603,4 @@ interface Said {
   metadata: Map<string, string>;
   occurredAt: { seconds: bigint; nanos: number } | undefined;
   requestId: string;
-}
-
-function pointOf(at: CheckpointAt): GetCheckpointRequest["at"] {
-  if (at === undefined) return undefined;
-  return "sequence" in at ? { $case: "sequence", value: at.sequence } : { $case: "asOf", value: toTimestamp(at.asOf) };
 }

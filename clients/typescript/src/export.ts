@@ -76,7 +76,10 @@ export async function verifyExport(
   return verifier.complete();
 }
 
-/** Verifies an export as its bytes come, in pieces of any size. No length that it reads makes it take more memory than one message may have. */
+/**
+ * Verifies an export as its bytes come, in pieces of any size. No length that it reads makes it take more memory than one message may
+ * have.
+ */
 export class ExportVerifier {
   readonly #keys: readonly VerifierKey[];
   readonly #hash: Hash = createHash("sha256");

@@ -7,7 +7,7 @@
 export { ChainVerifier, type Finding, type FindingClass, type FoundSnapshot } from "./chain.js";
 export { AegisClient, type AegisClientOptions, type CallOptions, type Calls, type Method } from "./client.js";
 export { bytes, type Codec, json } from "./codec.js";
-export { DurableWorkflowEngine, type IntegrityReport, type LoadedCheckpoint } from "./engine.js";
+export { DurableWorkflowEngine } from "./engine.js";
 export * from "./errors.js";
 export { type ExportedWorkflow, type ExportReport, verifyExport } from "./export.js";
 export { ImportOutcome, type ImportWorkflowsResponse } from "./gen/aegis/v1/recovery_service.js";
@@ -26,6 +26,7 @@ export type {
   WriteOptions,
 } from "./options.js";
 export { PendingWorkflows } from "./pending.js";
+export type { IntegrityReport, LoadedCheckpoint } from "./reading.js";
 export {
   checkRecord,
   encodeContent,

@@ -1,18 +1,23 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   bytes,
   type DurableWorkflowEngine,
   type ExportReport,
+  encodePerson,
+  hashRecord,
   ImportOutcome,
   IntegrityError,
   verifyExport,
   WorkflowStatus,
 } from "aegis-client";
+import { ExportChunk, type ExportRecord } from "aegis-client/stubs";
 import { engineOf, FaultProxy, Server, temporaryDirectory } from "./testbed.js";
 
 const hex = (hash: Uint8Array) => Buffer.from(hash).toString("hex");
@@ -106,6 +111,115 @@ test("what is no export is told and not thrown", async (t) => {
       assert.notEqual((await findings(changed)).length, 0, `byte ${at}`);
     }
   }
+});
+
+test("an export that was forged and closed again names what does not fit", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const path = join(await temporaryDirectory(t), "one.aegis");
+  const engine = engineOf(t, server.address, { trust: { keys } });
+  const type = engine.register<{ n: number }>("case");
+  for (const id of ["one", "two"]) {
+    const workflow = await engine.start(type, id, { state: "OPEN", object: { n: 1 }, actor: "Ada", reason: "begins" });
+    await engine.transition(workflow, "NEXT", { object: { n: 2 } });
+    await engine.transition(workflow, "DONE", { status: WorkflowStatus.COMPLETED, object: { n: 3 } });
+  }
+  await engine.export(path);
+  const whole = await readFile(path);
+  type Part = NonNullable<ExportChunk["part"]>;
+  const partsOf = (): Part[] => {
+    const reader = new BinaryReader(Buffer.from(whole));
+    const parts: Part[] = [];
+    while (reader.pos < reader.len) parts.push(ExportChunk.decode(reader.bytes()).part as Part);
+    return parts;
+  };
+  // The trailer counts and hashes whatever is there: a forger has no less.
+  const close = (parts: readonly Part[]): Uint8Array => {
+    const of = (name: Part["$case"]) => BigInt(parts.filter((part) => part.$case === name).length);
+    const framed = (part: Part) => new BinaryWriter().bytes(ExportChunk.encode({ part }).finish()).finish();
+    const body = Buffer.concat(parts.filter((part) => part.$case !== "trailer").map(framed));
+    const sha256 = createHash("sha256").update(body).digest();
+    const value = { workflows: of("workflow"), records: of("record"), snapshots: of("snapshot"), sha256 };
+    return Buffer.concat([body, framed({ $case: "trailer", value })]);
+  };
+  const records = (parts: readonly Part[]) =>
+    parts.flatMap((part) =>
+      part.$case === "record" && part.value.record ? [part.value as Required<ExportRecord>] : [],
+    );
+  const forge = async (change: (parts: Part[]) => Part[] | undefined) => {
+    const parts = partsOf();
+    const report = await verifyExport([close(change(parts) ?? parts)], keys);
+    assert.equal(report.isIntact, report.findings.length === 0);
+    return [...new Set(report.findings.map((finding) => finding.what))].sort();
+  };
+  const record = (parts: readonly Part[], at: number) => {
+    const found = records(parts)[at]?.record;
+    assert.ok(found);
+    return found;
+  };
+
+  assert.deepEqual(await forge(() => undefined), []);
+  assert.deepEqual(
+    await forge((parts) => {
+      record(parts, 0).reason = "never said";
+      return undefined;
+    }),
+    ["content"],
+  );
+  // With digest and hash made anew: the path and the next record contradict it.
+  assert.deepEqual(
+    await forge((parts) => {
+      const first = record(parts, 0);
+      first.actor = "Eve";
+      first.personDigest = createHash("sha256")
+        .update(encodePerson(first.personSalt, "Eve", ""))
+        .digest();
+      first.hash = hashRecord(first);
+      return undefined;
+    }),
+    ["inclusion_path", "previous_hash"],
+  );
+  // The newest record left out, and the header with it: the log's own statement contradicts it.
+  assert.deepEqual(
+    await forge((parts) => {
+      const [one] = parts.filter((part) => part.$case === "workflow");
+      assert.ok(one);
+      one.value.records = 2n;
+      one.value.headHash = record(parts, 1).hash;
+      const last = records(parts)[2];
+      return parts.filter((part) => part.value !== last);
+    }),
+    ["statement"],
+  );
+  assert.deepEqual(
+    await forge((parts) => {
+      for (const part of parts.slice(0, 4)) {
+        if (part.$case === "snapshot") part.value.data[0] = 0x20;
+      }
+      return undefined;
+    }),
+    ["snapshot"],
+  );
+  assert.deepEqual(
+    await forge((parts) => {
+      const last = records(parts)[5];
+      assert.ok(last?.inclusionPath[0]);
+      last.inclusionPath[0] = new Uint8Array(32);
+      return undefined;
+    }),
+    ["inclusion_path"],
+  );
+  assert.deepEqual(
+    await forge((parts) => {
+      const [manifest] = parts;
+      assert.ok(manifest?.$case === "manifest");
+      const [name = "", size = "", ...rest] = manifest.value.logHead.split("\n");
+      manifest.value.logHead = [name, `${Number(size) - 1}`, ...rest].join("\n");
+      manifest.value.logSize -= 1n;
+      return undefined;
+    }),
+    ["inclusion_path", "log_head", "statement"],
+  );
 });
 
 test("exports-of-all", async (t) => {

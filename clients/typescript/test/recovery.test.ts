@@ -194,6 +194,32 @@ test("releases what it holds", async (t) => {
   await other.resume(same, "two");
 });
 
+test("a history since the checkpoint that is longer than an answer", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address, { trust: { keys: await server.keys() } });
+  const jobs = engine.register<Job>("job");
+  const job = await engine.start(jobs, "long", { state: "NEW", object: { step: 1 } });
+  const metadata = Object.fromEntries(Array.from({ length: 5 }, (_, i) => [`fact-${i}`, "x".repeat(3_000)]));
+  for (let i = 0; i < 300; i++) await engine.transition(job, "STEP", { checkpoint: false, metadata });
+  await job.release();
+  const { moreRecords } = await engine.client.recovery.resumeWorkflow({
+    namespace: "",
+    workflowId: "long",
+    owner: "",
+    leaseDuration: undefined,
+    takeOverOwn: false,
+    allowQuarantined: false,
+  });
+  assert.ok(moreRecords);
+
+  const resumed = await engine.resume(jobs, "long");
+  assert.deepEqual(resumed.object, { step: 1 });
+  assert.deepEqual(
+    resumed.recordsSince.map((record) => record.sequence),
+    Array.from({ length: 300 }, (_, i) => BigInt(i + 2)),
+  );
+});
+
 test("periodic-checkpoint", async (t) => {
   const server = await Server.start(t);
   const engine = engineOf(t, server.address, { checkpointIntervalMs: 100, trust: { keys: await server.keys() } });

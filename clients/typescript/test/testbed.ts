@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { TestContext } from "node:test";
+import { credentials } from "@grpc/grpc-js";
 import { AegisClient, type AegisClientOptions, DurableWorkflowEngine, type EngineOptions } from "aegis-client";
 
 // Servers and proxies as they were built, each in a process and a directory of its own. What a test starts ends with it.
@@ -48,18 +49,20 @@ export async function freePort(): Promise<number> {
 export class Server {
   readonly port: number;
   readonly directory: string;
+  readonly #certificate: { certificate: string; key: string } | undefined;
   #process: ChildProcess | undefined;
   #output = "";
 
-  private constructor(port: number, directory: string) {
+  private constructor(port: number, directory: string, certificate?: { certificate: string; key: string }) {
     this.port = port;
     this.directory = directory;
+    this.#certificate = certificate;
   }
 
-  /** Starts one that ends with the test. */
-  static async start(t: TestContext): Promise<Server> {
+  /** Starts one that ends with the test; with TLS where it is given the files of a certificate and its key. */
+  static async start(t: TestContext, certificate?: { certificate: string; key: string }): Promise<Server> {
     const directory = await temporaryDirectory(t);
-    const server = new Server(await freePort(), directory);
+    const server = new Server(await freePort(), directory, certificate);
     atEnd(t, () => server.kill());
     await server.launch();
     return server;
@@ -72,9 +75,19 @@ export class Server {
   /** Starts it, again after its end, and waits until it answers. */
   async launch(): Promise<void> {
     const environment = Object.entries(process.env).filter(([name]) => !/^(AEGIS|ASPNETCORE|OTEL)_/.test(name));
-    const child = spawn("dotnet", [variable("AEGIS_SERVER"), "--urls", `http://${this.address}`], {
+    const tls = this.#certificate;
+    const url = `${tls ? "https" : "http"}://${this.address}`;
+    const child = spawn("dotnet", [variable("AEGIS_SERVER"), "--urls", url], {
       cwd: this.directory,
-      env: { ...Object.fromEntries(environment), AEGIS_DATA_DIR: this.directory, AEGIS_DRAIN_SECONDS: "0" },
+      env: {
+        ...Object.fromEntries(environment),
+        AEGIS_DATA_DIR: this.directory,
+        AEGIS_DRAIN_SECONDS: "0",
+        ...(tls && {
+          Kestrel__Certificates__Default__Path: tls.certificate,
+          Kestrel__Certificates__Default__KeyPath: tls.key,
+        }),
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process = child;
@@ -83,7 +96,11 @@ export class Server {
         this.#output = (this.#output + text).slice(-10_000);
       });
     }
-    const client = new AegisClient({ addresses: this.address, timeoutMs: READY_MS });
+    const client = new AegisClient({
+      addresses: this.address,
+      timeoutMs: READY_MS,
+      ...(tls && { credentials: credentials.createSsl(await readFile(tls.certificate)) }),
+    });
     try {
       const ended = once(child, "exit").then(() => {
         throw new Error(`The server ended: ${this.#output}`);
@@ -111,11 +128,6 @@ export class Server {
     } finally {
       client.close();
     }
-  }
-
-  /** Copies what it has on disk; it has to be stopped. */
-  async copyTo(directory: string): Promise<void> {
-    await cp(this.directory, directory, { recursive: true });
   }
 }
 

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { compressionAlgorithms, InterceptingCall, type Interceptor, Metadata } from "@grpc/grpc-js";
+import { compressionAlgorithms, credentials, InterceptingCall, type Interceptor, Metadata } from "@grpc/grpc-js";
 import {
   AegisError,
   bytes,
@@ -26,7 +28,7 @@ import {
   type WorkflowRecord,
   WorkflowStatus,
 } from "aegis-client";
-import { connect, engineOf, FaultProxy, freePort, Server } from "./testbed.js";
+import { connect, engineOf, FaultProxy, freePort, Server, temporaryDirectory } from "./testbed.js";
 
 interface Order {
   item: string;
@@ -377,4 +379,41 @@ test("several-addresses", async (t) => {
   await second.kill();
   const [left] = [(await connect(t, server.address).system.getServerInfo({})).logId];
   for (let i = 0; i < 10; i++) assert.equal((await client.system.getServerInfo({})).logId, left);
+});
+
+test("TLS, call credentials and interceptors pass through", async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [certificate, key] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
+  const names = "subjectAltName=DNS:localhost,IP:127.0.0.1";
+  const args = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=aegis -addext ${names}`;
+  const made = spawnSync("openssl", [...args.split(" "), "-keyout", key, "-out", certificate]);
+  if (made.error) return t.skip("there is no openssl to make a certificate with");
+  assert.equal(made.status, 0, `${made.stderr}`);
+  const server = await Server.start(t, { certificate, key });
+  const seen: string[] = [];
+  const interceptor: Interceptor = (options, next) => {
+    seen.push(options.method_definition.path);
+    return new InterceptingCall(next(options));
+  };
+  const tokens: string[] = [];
+  const callCredentials = credentials.createFromMetadataGenerator(({ service_url }, give) => {
+    tokens.push(service_url);
+    const metadata = new Metadata();
+    metadata.set("authorization", "Bearer of-this-call");
+    give(null, metadata);
+  });
+  const trusting = credentials.createSsl(await readFile(certificate));
+
+  const addresses = [`localhost:${server.port}`, server.address];
+  const client = connect(t, { addresses, credentials: trusting, interceptors: [interceptor] });
+  await client.system.getServerInfo({}, { callCredentials });
+  assert.deepEqual(seen, ["/aegis.v1.SystemService/GetServerInfo"]);
+  assert.equal(tokens.length, 1);
+  const engine = new DurableWorkflowEngine(client);
+  const order = await engine.start(engine.register<Order>("order"), "order-1", { state: "RECEIVED" });
+  await order.release();
+
+  const doubting = connect(t, { addresses: server.address, credentials: credentials.createSsl() });
+  await assert.rejects(doubting.system.getServerInfo({}, { timeoutMs: 500 }), DeadlineExceeded);
+  assert.throws(() => connect(t, `https://${server.address}`), /host:port/);
 });
