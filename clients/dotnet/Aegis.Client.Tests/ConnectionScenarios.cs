@@ -40,6 +40,22 @@ public sealed class ConnectionScenarios
     }
 
     [Test]
+    public async Task What_was_handed_out_in_a_lost_reply_is_handed_out_again()
+    {
+        await using var proxy = await FaultProxy.StartAsync((await Kit.ServerAsync()).Address);
+        var engine = await Kit.EngineAsync(address: proxy.Address, engine: new EngineOptions { LeaseDuration = TimeSpan.FromSeconds(1) });
+        await engine.StartAsync("d-1");
+        await proxy.OrderAsync("cut-reply ResumePendingWorkflows");
+        var handedOut = new List<string>();
+
+        await foreach (var workflow in engine.ResumeAllPendingAsync<Permit>())
+            handedOut.Add(workflow.WorkflowId);
+
+        Assert.That(handedOut, Is.EqualTo(new[] { "d-1" }));
+        await engine.CloseAsync();
+    }
+
+    [Test]
     public async Task Server_restart()
     {
         using var directory = new TemporaryDirectory();
