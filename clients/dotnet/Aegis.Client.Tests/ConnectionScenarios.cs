@@ -133,7 +133,7 @@ public sealed class ConnectionScenarios
         var again = await engine.TransitionAsync(workflow, "CHECKED", details: new TransitionDetails { RequestId = late.RequestId });
 
         Assert.That(late.StatusCode, Is.EqualTo(StatusCode.DeadlineExceeded));
-        Assert.That(elapsed, Is.InRange(TimeSpan.FromMilliseconds(490), TimeSpan.FromSeconds(5)));
+        Assert.That(elapsed, Is.LessThan(Kit.Patience / 2), "long before the client's own timeout");
         Assert.That(again.Replayed, "it was written all the same");
         Assert.That(workflow.Sequence, Is.EqualTo(2));
         await engine.CloseAsync();
@@ -154,7 +154,7 @@ public sealed class ConnectionScenarios
         await giveUp.CancelAsync();
 
         Assert.That(async () => await call, Throws.InstanceOf<OperationCanceledException>());
-        Assert.That(watch.Elapsed, Is.LessThan(TimeSpan.FromSeconds(5)));
+        Assert.That(watch.Elapsed, Is.LessThan(Kit.Patience / 2));
         Assert.That(wasHeld);
         Assert.That((await engine.ReadAsync<Permit>("c-1")).Sequence, Is.EqualTo(2));
         await engine.CloseAsync();
