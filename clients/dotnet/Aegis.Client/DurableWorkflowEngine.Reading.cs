@@ -133,8 +133,8 @@ public sealed partial class DurableWorkflowEngine
     }
 
     /// <summary>Leases pending workflows, and gives each of them as it comes, so that none is held without being renewed.</summary>
-    /// <returns>How many came.</returns>
-    internal async Task<int> LeasePendingAsync<T>(string[] types, ResumeOptions options, bool takeOverOwn, Action<Workflow<T>> leased,
+    /// <returns>How many came, and whether the stream broke meanwhile, so that some that were on their way are leased to nobody.</returns>
+    internal async Task<(int Count, bool HasBroken)> LeasePendingAsync<T>(string[] types, ResumeOptions options, bool takeOverOwn, Action<Workflow<T>> leased,
         Action<ResumeFailure> failed, CancellationToken cancellationToken)
     {
         var request = new Pb.ResumePendingWorkflowsRequest
@@ -148,9 +148,10 @@ public sealed partial class DurableWorkflowEngine
             // A second call that takes over would take from the first.
             MaxWorkflows = takeOverOwn ? 0 : (ulong)Math.Max(options.Ahead, 1),
         };
-        var count = 0;
+        var (count, attempts) = (0, 0);
         await _client.RetryAsync(async call =>
         {
+            attempts++;
             using var stream = _client.Recovery.ResumePendingWorkflows(request, call);
             while (await stream.ResponseStream.MoveNext(cancellationToken))
             {
@@ -167,7 +168,7 @@ public sealed partial class DurableWorkflowEngine
             }
             return true;
         }, null, cancellationToken);
-        return count;
+        return (count, attempts > 1);
     }
 
     /// <summary>A workflow as the server hands it out, once its chain and its snapshot are recomputed. Its lease is held from now on.</summary>

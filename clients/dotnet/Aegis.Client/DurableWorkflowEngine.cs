@@ -188,6 +188,8 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
     /// <summary>Stops all that goes on in the background and releases all leases. The client stays open.</summary>
     public ValueTask DisposeAsync() => _leases.DisposeAsync();
 
+    internal TimeSpan LeaseDuration => _options.LeaseDuration;
+
     internal async Task ReleaseAsync<T>(IReadOnlyList<Workflow<T>> workflows, bool isAtWork = false)
     {
         // A periodic checkpoint on its way is waited for, or the released lease would make it fail.

@@ -27,6 +27,7 @@ internal sealed class PendingWorkflows<T>(
         private List<Workflow<T>> _handedOut = [];
         private bool _isFirst = true;
         private bool _isRoundOver;
+        private bool _hasBroken;
 
         public Workflow<T> Current { get; private set; } = null!;
 
@@ -67,10 +68,16 @@ internal sealed class PendingWorkflows<T>(
         private async Task FillAsync()
         {
             var takeOverOwn = options.TakeOverOwn && _isFirst;
-            var count = await engine.LeasePendingAsync<T>(types, options, takeOverOwn, Take, Fail, cancellation.Token);
-            // A call that takes over asks for everything.
-            _isRoundOver = count == 0 || takeOverOwn;
+            var (count, hasBroken) = await engine.LeasePendingAsync<T>(types, options, takeOverOwn, Take, Fail, cancellation.Token);
             _isFirst = false;
+            _hasBroken |= hasBroken;
+            // A call that takes over asks for everything.
+            _isRoundOver = count == 0 || (takeOverOwn && !hasBroken);
+            if (!_isRoundOver || !_hasBroken)
+                return;
+            // What was on its way when a stream broke is held under our name by nobody, until its lease runs out.
+            await Task.Delay(engine.LeaseDuration, engine.Client.Time, cancellation.Token);
+            (_isRoundOver, _hasBroken) = (false, false);
         }
 
         private void Take(Workflow<T> workflow)
