@@ -18,7 +18,6 @@ from aegis.v1.system_service_pb2 import GetServerInfoRequest
 from aegis.v1.workflow_pb2 import RECORD_KIND_CHECKPOINT, LeaseReference
 from aegis.v1.workflow_service_pb2 import GetCheckpointRequest, ListRecordsRequest, TransitionWorkflowRequest
 from aegis_client import (
-    AegisClient,
     CheckpointNotFound,
     DeadlineExceeded,
     DurableWorkflowEngine,

@@ -8,7 +8,7 @@ from aegis.v1.workflow_pb2 import ForkPoint, Record
 from .chain import ChainVerifier, Finding
 from .client import AegisClient
 from .codec import Codec, JsonCodec
-from .engine import DurableWorkflowEngine, ImportResult, LoadedCheckpoint
+from .engine import DurableWorkflowEngine, LoadedCheckpoint
 from .errors import (
     AegisError,
     CheckpointNotFound,
@@ -38,6 +38,7 @@ from .errors import (
     WorkflowNotFound,
     WorkflowQuarantined,
 )
+from .evidence import ImportResult
 from .export_check import ExportedWorkflow, ExportReport, verify_export
 from .heads import FileHeadStore, HeadStore, KeptHead, MemoryHeadStore
 from .pending import PendingFailure, PendingWorkflows

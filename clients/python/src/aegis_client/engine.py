@@ -8,18 +8,14 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from aegis.v1.recovery_service_pb2 import (
-    ExportManifest,
     ExportWorkflowsRequest,
     ImportOptions,
-    ImportOutcome,
-    ImportWorkflowsRequest,
     ReleaseLeasesRequest,
     ResumePendingWorkflowsRequest,
     ResumeWorkflowRequest,
@@ -30,29 +26,26 @@ from aegis.v1.workflow_service_pb2 import (
     CheckpointWorkflowRequest,
     GetCheckpointRequest,
     GetCheckpointResponse,
-    ListRecordsRequest,
-    ListRecordsResponse,
     StartWorkflowRequest,
     StartWorkflowResponse,
     TransitionWorkflowRequest,
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from .chain import Finding
 from .client import AegisClient
 from .codec import Codec, JsonCodec
 from .errors import AegisError, CheckpointNotFound, IntegrityError, LeaseLost, Unavailable
-from .export_check import ExportReport, verify_export
+from .evidence import ImportResult, send_export, verify_workflow, write_export
+from .export_check import ExportReport
 from .leases import LeaseKeeper
 from .pending import PendingReader, PendingWorkflows
-from .record_format import FormatError, microseconds
+from .reading import RecordReader
+from .record_format import microseconds
 from .signed_note import VerifierKey
-from .trust import LogTrust, check_record, check_snapshot
+from .trust import check_record, check_snapshot
 from .workflow import Workflow, WorkflowStatus, Written, digest_of
 
 _log = logging.getLogger("aegis_client")
-_PIECE_BYTES = 256 * 1024
-_MEMORY_BYTES_MAX = 8 * 1024 * 1024
 _STREAM_TIMEOUT = 300.0
 # A server that is away is not waited for to give leases up.
 _RELEASE_TIMEOUT = 3.0
@@ -70,19 +63,6 @@ class LoadedCheckpoint:
         """When it was recorded, by the database's clock, in UTC."""
         time: datetime.datetime = self.record.recorded_at.ToDatetime(tzinfo=datetime.timezone.utc)
         return time
-
-
-@dataclass(frozen=True)
-class ImportResult:
-    """What became of one workflow of an import."""
-
-    namespace: str
-    workflow_id: str
-    outcome: str
-    """IMPORTED, EXTENDED, UNCHANGED or REFUSED."""
-    reason: str
-    """Why it was refused, one of the contract's ErrorReason; empty otherwise."""
-    message: str
 
 
 class DurableWorkflowEngine:
@@ -124,6 +104,7 @@ class DurableWorkflowEngine:
         self.checkpoint_interval = checkpoint_interval
         self.leases = LeaseKeeper(client, self.namespace, self.owner, lease_duration)
         """The leases that are held, for whoever wants to look."""
+        self._reader = RecordReader(client, self.namespace)
         self._codecs: dict[str, Codec[Any]] = {}
         # What reads pending workflows now.
         self._pending: set[PendingReader] = set()
@@ -441,19 +422,9 @@ class DurableWorkflowEngine:
         check_snapshot(response.record, response.snapshot)
         return LoadedCheckpoint(response.record, self._decode(response.record, response.snapshot))
 
-    async def records(self, workflow_id: str) -> AsyncIterator[Record]:
+    def records(self, workflow_id: str) -> AsyncIterator[Record]:
         """All records of a workflow, oldest first, each recomputed and held against the one before."""
-        request = ListRecordsRequest(namespace=self.namespace, workflow_id=workflow_id)
-        previous: Record | None = None
-        while True:
-            page: ListRecordsResponse = await self.client.call("ListRecords", request)
-            for record in page.records:
-                self._check_next(previous, record, workflow_id)
-                previous = record
-                yield record
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._reader.records(workflow_id)
 
     async def verify_integrity(self, workflow_id: str, *, timeout: float = _STREAM_TIMEOUT) -> ExportReport:
         """Reads a whole workflow and proves it, believing nothing that the server says.
@@ -466,23 +437,7 @@ class DurableWorkflowEngine:
         :raises HistoryRewritten: the log itself does not continue what was seen.
         :raises WorkflowNotFound: there is none of this id.
         """
-        trust = self._trust()
-        # With what is quarantined too: it is here that it is judged.
-        request = ExportWorkflowsRequest(namespace=self.namespace, workflow_id=workflow_id, allow_quarantined=True)
-        with tempfile.SpooledTemporaryFile(_MEMORY_BYTES_MAX) as file:
-            before = await self._download(request, file, timeout)  # type: ignore[arg-type]
-            try:
-                report = await asyncio.to_thread(verify_export, file, trust.verifier_keys)  # type: ignore[arg-type]
-            except FormatError as e:
-                damage = Finding("FIELD_MODIFIED", self.namespace, workflow_id, 0, f"What came is {e}.")
-                return ExportReport(ExportManifest(), None, findings=[damage])
-        if [(w.namespace, w.workflow_id) for w in report.workflows] != [(self.namespace, workflow_id)]:
-            report.findings.append(
-                Finding("WORKFLOW_DELETED", self.namespace, workflow_id, 0, "What came is not this workflow.")
-            )
-        if report.head:
-            await trust.take_head(report.manifest.log_head, self.client.source(), before=before)
-        return report
+        return await verify_workflow(self.client, self.namespace, workflow_id, timeout)
 
     async def export(
         self,
@@ -519,22 +474,7 @@ class DurableWorkflowEngine:
             updated_after=_timestamp(updated_after),
             allow_quarantined=allow_quarantined,
         )
-        path = Path(path)
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
-        try:
-            with open(temporary, "x+b") as file:
-                before = await self._download(request, file, timeout)
-                report = None
-                if trust := self.client.trust:
-                    report = await asyncio.to_thread(self._verified, file, trust.verifier_keys)
-                    if report.findings and not allow_quarantined:
-                        raise IntegrityError("RECORD_ALTERED", f"The export does not verify: {report.findings[0]}")
-                    await trust.take_head(report.manifest.log_head, self.client.source(), before=before)
-                await asyncio.to_thread(os.fsync, file.fileno())
-            os.replace(temporary, path)
-            return report
-        finally:
-            temporary.unlink(missing_ok=True)
+        return await write_export(self.client, request, Path(path), timeout)
 
     async def import_(
         self,
@@ -555,30 +495,11 @@ class DurableWorkflowEngine:
         options = ImportOptions(
             take_over=take_over, allow_unproven=allow_unproven, trusted_keys=[str(key) for key in trusted_keys]
         )
-
-        async def requests() -> AsyncIterator[ImportWorkflowsRequest]:
-            yield ImportWorkflowsRequest(options=options)
-            with open(path, "rb") as file:
-                while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-                    yield ImportWorkflowsRequest(chunk=piece)
-
-        async def send(remaining: float) -> list[ImportResult]:
-            return [
-                ImportResult(
-                    message.namespace,
-                    message.workflow_id,
-                    ImportOutcome.Name(message.outcome).removeprefix("IMPORT_OUTCOME_"),
-                    message.reason,
-                    message.message,
-                )
-                async for message in self.client.stream("ImportWorkflows", requests(), timeout=remaining)
-            ]
-
-        return await self.client.repeated(send, timeout)
+        return await send_export(self.client, Path(path), options, timeout)
 
     async def _take_resumed(self, response: ResumeWorkflowResponse, workflow_id: str) -> Workflow:
         """A workflow from what the server sent of it, verified, its lease held from here on."""
-        newest = await self._check_resumed(response, workflow_id)
+        newest = await self._reader.check_resumed(response, workflow_id)
         data = None
         snapshot = None
         if response.HasField("checkpoint"):
@@ -647,106 +568,6 @@ class DurableWorkflowEngine:
             lease_epoch=workflow.lease_epoch,
         )
 
-    async def _check_resumed(self, response: ResumeWorkflowResponse, workflow_id: str) -> Record:
-        """Recomputes what was resumed from the checkpoint to the head, and gives the newest record."""
-        previous: Record | None = None
-        if response.HasField("checkpoint"):
-            previous = response.checkpoint.record
-            check_record(previous, self.namespace, workflow_id)
-            check_snapshot(previous, response.checkpoint.snapshot)
-        for record in response.records_since:
-            self._check_next(previous, record, workflow_id)
-            previous = record
-        if response.more_records and previous:
-            previous = await self._check_rest(previous, response.workflow.sequence, workflow_id)
-        said = response.workflow
-        place = f"{self.namespace}/{workflow_id}"
-        if previous is None:
-            raise IntegrityError("RECORD_ALTERED", f"Of the workflow {place} no record came.")
-        wrong = [
-            field
-            for field, came, recorded in (
-                ("workflow_id", said.workflow_id, previous.workflow_id),
-                ("workflow_type", said.workflow_type, previous.workflow_type),
-                ("state", said.state, previous.to_state),
-                ("status", said.status, previous.status),
-                ("sequence", said.sequence, previous.sequence),
-                ("head_hash", said.head_hash, previous.hash),
-            )
-            if came != recorded
-        ]
-        if wrong:
-            raise IntegrityError(
-                "RECORD_ALTERED",
-                f"The workflow {place} is not where its newest record left it: {', '.join(wrong)} differ.",
-            )
-        return previous
-
-    async def _check_rest(self, last: Record, sequence: int, workflow_id: str) -> Record:
-        """Checks the records after the last that came with a resume, from the newest down to it, without keeping
-        them."""
-        request = ListRecordsRequest(namespace=self.namespace, workflow_id=workflow_id, descending=True)
-        newest: Record | None = None
-        after: Record | None = None
-        while True:
-            page: ListRecordsResponse = await self.client.call("ListRecords", request)
-            for record in page.records:
-                if record.sequence > sequence:
-                    # Written since.
-                    continue
-                if after is not None:
-                    self._check_next(record, after, workflow_id)
-                else:
-                    check_record(record, self.namespace, workflow_id)
-                newest = newest or record
-                if record.sequence <= last.sequence:
-                    if record.hash != last.hash:
-                        raise IntegrityError(
-                            "RECORD_ALTERED", f"Record {last.sequence} of {workflow_id} came in two forms."
-                        )
-                    return newest
-                after = record
-            if not page.next_page_token:
-                raise IntegrityError(
-                    "RECORD_ALTERED", f"The records of {workflow_id} do not lead back to {last.sequence}."
-                )
-            request.page_token = page.next_page_token
-
-    def _check_next(self, previous: Record | None, record: Record, workflow_id: str) -> None:
-        """Recomputes a record and holds it against the one before; None for the first."""
-        check_record(record, self.namespace, workflow_id)
-        expected = previous.sequence + 1 if previous else 1
-        if record.sequence != expected or (previous and record.previous_hash != previous.hash):
-            raise IntegrityError(
-                "RECORD_ALTERED", f"Record {record.sequence} of {workflow_id} does not follow from the one before."
-            )
-
-    async def _download(self, request: ExportWorkflowsRequest, file: BinaryIO, timeout: float) -> Any:
-        """Writes an export into a file and goes back to its beginning. Gives the head that was kept when it was asked
-        for."""
-        trust = self.client.trust
-        if trust:
-            await trust.begin(self.client.source())
-        before = trust.kept() if trust else None
-
-        async def receive(remaining: float) -> None:
-            file.seek(0)
-            file.truncate()
-            async for message in self.client.stream("ExportWorkflows", request, timeout=remaining):
-                file.write(message.chunk)
-            file.flush()
-            file.seek(0)
-
-        await self.client.repeated(receive, timeout)
-        return before
-
-    @staticmethod
-    def _verified(file: BinaryIO, keys: Sequence[VerifierKey]) -> ExportReport:
-        try:
-            return verify_export(file, keys)
-        except FormatError as e:
-            raise IntegrityError("RECORD_ALTERED", f"The export does not verify: it is {e}.") from e
-
     async def _data_at_start(self, workflow_id: str, timeout: float | None) -> Any:
         try:
             return (await self.load_checkpoint(workflow_id, sequence=1, timeout=timeout)).data
@@ -757,11 +578,6 @@ class DurableWorkflowEngine:
         if lease:
             workflow.lease = lease
             self.leases.hold(workflow)
-
-    def _trust(self) -> LogTrust:
-        if self.client.trust is None:
-            raise ValueError("Without a verifier key nothing is proven: give the AegisClient a LogTrust.")
-        return self.client.trust
 
     def _codec(self, workflow_type: str) -> Codec[Any]:
         codec = self._codecs.get(workflow_type)

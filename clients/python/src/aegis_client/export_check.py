@@ -8,7 +8,7 @@ snapshots, and its records with their inclusion paths, and last a trailer with c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO

@@ -4,7 +4,8 @@ Integers are unsigned, big-endian and at most 2^63 - 1. ``opaqueN`` is an N-bit 
 are UTF-8 as received::
 
     record = opaque8 "aegis/record/v1" | opaque16 log_id | opaque16 namespace | opaque16 workflow_id
-           | u64 sequence | u8 kind | opaque16 workflow_type | opaque16 from_state | opaque16 to_state | u8 status | opaque16 request_id
+           | u64 sequence | u8 kind | opaque16 workflow_type | opaque16 from_state | opaque16 to_state
+           | u8 status | opaque16 request_id
            | u64 lease_epoch | u64 occurred_at | u64 recorded_at
            | person_digest | content_digest | snapshot_digest | previous_hash
     hash   = SHA-256( 0x00 | record )

@@ -203,8 +203,8 @@ class LogTrust:
         if log_id not in self._accepted or not is_later:
             raise await self._alarm(
                 "LOG_ID_CHANGED",
-                f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only when '
-                "an operator accepts that records are lost: go on with accept_log_id once told why.",
+                f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only '
+                "when an operator accepts that records are lost: go on with accept_log_id once told why.",
                 note,
             )
 
