@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { TestContext } from "node:test";
+import { promisify } from "node:util";
 import { credentials } from "@grpc/grpc-js";
 import { AegisClient, type AegisClientOptions, DurableWorkflowEngine, type EngineOptions } from "aegis-client";
 
@@ -182,6 +183,17 @@ export class FaultProxy {
     const { value } = await this.#lines.next();
     if (value !== "ok") throw new Error(`${line}: ${value}`);
   }
+}
+
+/** Runs the command `aegis` against a server, and gives what it printed; fails when it does. */
+export async function command(address: string, ...args: string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)("dotnet", [
+    variable("AEGIS_CLI"),
+    "--server",
+    `http://${address}`,
+    ...args,
+  ]);
+  return stdout;
 }
 
 /** A client that is closed after the test. */

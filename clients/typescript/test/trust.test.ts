@@ -13,7 +13,7 @@ import {
   type Workflow,
   type WorkflowType,
 } from "aegis-client";
-import { connect, engineOf, FaultProxy, Server, temporaryDirectory, until } from "./testbed.js";
+import { command, connect, engineOf, FaultProxy, Server, temporaryDirectory, until } from "./testbed.js";
 
 interface Case {
   n: number;
@@ -87,6 +87,24 @@ test("trust-kept", async (t) => {
   // Nor is one of a key that is not trusted.
   const other = engineOf(t, server.address, { trust: { keys: await (await Server.start(t)).keys() } });
   await assert.rejects(other.start(other.register("case"), "never", { state: "OPEN" }), rejectedFor("LOG_ID_CHANGED"));
+});
+
+test("the head file is that of the command", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const path = join(await temporaryDirectory(t), "head.json");
+  const watch = () => command(server.address, "head", "watch", "--once", "--state", path, "--key", keys[0] ?? "");
+
+  await watch();
+  const first = await headOf(path, keys);
+  const engine = engineOf(t, server.address, { trust: { keys, headStore: new FileHeadStore(path) } });
+  await engine.start(engine.register("case"), "case-1", { state: "OPEN", lease: false });
+  const second = await headOf(path, keys);
+  assert.ok(first !== undefined && second !== undefined && second > first);
+  const other = engineOf(t, server.address);
+  await other.start(other.register("case"), "case-2", { state: "OPEN", lease: false });
+  await watch();
+  assert.equal(await headOf(path, keys), second + 1n);
 });
 
 test("history-taken-back", async (t) => {
