@@ -27,7 +27,12 @@ public sealed partial class Repairer
             throw new RefusalException(RecordsFirst(key, broken.Sequence, broken.Message));
         var missing = (last?.Record.Sequence ?? 0) + 1;
         if (await FindLeafAsync(key, missing, null, null, size, cancellationToken) is not null)
-            throw new RefusalException(RecordsFirst(key, missing, $"Record {missing} is gone."));
+        {
+            // What was written while this read is there now.
+            return await AtPlaceAsync(key, missing, cancellationToken) is not null
+                ? await HeadAsync(key, cancellationToken)
+                : throw new RefusalException(RecordsFirst(key, missing, $"Record {missing} is gone."));
+        }
         if (first is null || last is null)
         {
             return stored is null
