@@ -14,6 +14,9 @@ using Pb = Aegis.V1;
 /// <summary>What networks do.</summary>
 public sealed class ConnectionScenarios
 {
+    /// <summary>Far more at once than a queue of one takes.</summary>
+    private const int Writes = 32;
+
     [Test]
     public async Task Dropped_reply()
     {
@@ -36,6 +39,26 @@ public sealed class ConnectionScenarios
         await workflow.DisposeAsync();
         await proxy.OrderAsync("cut-reply ResumeWorkflow");
         Assert.That((await engine.ResumeAsync<Permit>("d-1")).IsLeased, "its own lease, of the reply that was lost, is no other's");
+        await engine.CloseAsync();
+    }
+
+    [Test]
+    public async Task Overloaded()
+    {
+        await using var server = await ServerProcess.StartAsync("sqlite:aegis.db", ("AEGIS_QUEUE_COMMANDS_MAX", "1"));
+        var calls = new CountingInterceptor();
+        var options = new AegisClientOptions { Addresses = [server.Address], TrustedKeys = [await Kit.KeyOfAsync(server)] };
+        options.Interceptors.Add(calls);
+        var engine = Kit.Engine(options);
+        await engine.StartAsync("before");
+        calls.Count = 0;
+
+        var started = await Task.WhenAll(Enumerable.Range(0, Writes).Select(i => engine.StartAsync($"o-{i}")));
+
+        Assert.That(calls.Count, Is.GreaterThan(Writes), "some were turned away");
+        Assert.That(started.Select(w => w.Sequence), Is.All.EqualTo(1));
+        foreach (var workflow in started)
+            Assert.That(await engine.HistoryAsync(workflow.WorkflowId), Has.Count.EqualTo(1));
         await engine.CloseAsync();
     }
 

@@ -165,9 +165,8 @@ public sealed class AegisClient : IAsyncDisposable
         if (e.StatusCode != StatusCode.Unavailable && failure.Reason != "OVERLOADED" && !isConnection)
             return null;
         // Many callers that were turned away together must not come back together.
-        var delay = backoff * (0.5 + (Random.Shared.NextDouble() / 2));
         var asked = e.GetRpcStatus()?.GetDetail<RetryInfo>()?.RetryDelay?.ToTimeSpan() ?? TimeSpan.Zero;
-        return asked > delay ? asked : delay;
+        return asked + (backoff * (0.5 + (Random.Shared.NextDouble() / 2)));
     }
 
     private async Task<IReadOnlyList<Hash>> ProveAsync(long first, long second, CancellationToken cancellationToken)

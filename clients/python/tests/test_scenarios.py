@@ -126,6 +126,24 @@ class TestScenarios(ScenarioTest):
         started = await engine.start("permit", "p-2", "RECEIVED", {})
         self.assertEqual(2, (await started.transition("CHECKED")).record.sequence)
 
+    async def test_overloaded(self) -> None:
+        writes = 32
+        server = await self.server(AEGIS_QUEUE_COMMANDS_MAX="1")
+        recorder = Recorder()
+        client = await self.client(server.target, interceptors=[recorder], trust=await self.trust(server))
+        engine = await self.engine(client)
+        await engine.start("permit", "before", "RECEIVED", {}, lease=False)
+        recorder.calls.clear()
+
+        started = await asyncio.gather(
+            *(engine.start("permit", f"p-{i}", "RECEIVED", {}, lease=False) for i in range(writes))
+        )
+
+        self.assertGreater(len(recorder.requests("StartWorkflow")), writes, "none was turned away")
+        self.assertEqual({1}, {workflow.sequence for workflow in started})
+        for workflow in started:
+            self.assertEqual(1, len([record async for record in engine.records(workflow.workflow_id)]))
+
     async def test_typed_errors(self) -> None:
         server = await self.server()
         client = await self.client(server.target)

@@ -12,7 +12,7 @@ import {
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
-import { AegisError, DeadlineExceeded, deadlineExceeded, fromServiceError } from "./errors.js";
+import { AegisError, DeadlineExceeded, deadlineExceeded, fromServiceError, Overloaded } from "./errors.js";
 import { IntegrityServiceService } from "./gen/aegis/v1/integrity_service.js";
 import { RecoveryServiceService } from "./gen/aegis/v1/recovery_service.js";
 import { SystemServiceService } from "./gen/aegis/v1/system_service.js";
@@ -106,8 +106,8 @@ const NOT_REPEATABLE: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * The connection to Aegis. It retries calls that are safe to repeat on UNAVAILABLE, with backoff inside their time, turns failures
- * into {@link AegisError}s, and has the generated stubs behind it: {@link workflows}, {@link recovery}, {@link integrity} and
+ * The connection to Aegis. It retries calls that are safe to repeat on UNAVAILABLE and OVERLOADED, with backoff inside their time,
+ * turns failures into {@link AegisError}s, and has the generated stubs behind it: {@link workflows}, {@link recovery}, {@link integrity} and
  * {@link system}. Those answer what the server says; a {@link DurableWorkflowEngine} verifies it.
  */
 export class AegisClient {
@@ -284,8 +284,10 @@ export class AegisClient {
         last = e;
         const leftMs = deadline - Date.now();
         if (leftMs <= 0) throw outOfTime(method.path, e);
-        // Towards the end of the time the pauses get shorter: the last attempts are made while there is any.
-        const delay = Math.min(e.retryDelayMs ?? backoff * (0.5 + Math.random() / 2), Math.max(leftMs / 2, 10));
+        // Many callers that were turned away together must not come back together. Towards the end of the time the pauses get
+        // shorter: the last attempts are made while there is any.
+        const wanted = (e.retryDelayMs ?? 0) + backoff * (0.5 + Math.random() / 2);
+        const delay = Math.min(wanted, Math.max(leftMs / 2, 10));
         onRetry?.(e);
         await pause(delay, signal);
       }
@@ -409,6 +411,7 @@ function isServiceError(e: unknown): e is ServiceError {
 }
 
 function isRetryable(method: { path: string }, request: unknown, error: AegisError): boolean {
+  if (error instanceof Overloaded) return true;
   if (error.code !== status.UNAVAILABLE) return false;
   // Nothing was written: anything may be repeated.
   if (error.reason === "STORE_UNAVAILABLE" || error.reason === "SHUTTING_DOWN") return true;

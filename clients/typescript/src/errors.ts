@@ -140,7 +140,7 @@ export class CursorAheadOfLog extends AegisError {
   }
 }
 
-/** More commands wait than the server takes on; nothing was written. */
+/** More commands wait than the server takes on; nothing was written. Repeated by itself while there is time. */
 export class Overloaded extends AegisError {}
 
 /** The store has no room; nothing was written. */

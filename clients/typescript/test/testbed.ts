@@ -51,19 +51,30 @@ export class Server {
   readonly port: number;
   readonly directory: string;
   readonly #certificate: { certificate: string; key: string } | undefined;
+  readonly #settings: Readonly<Record<string, string>>;
   #process: ChildProcess | undefined;
   #output = "";
 
-  private constructor(port: number, directory: string, certificate?: { certificate: string; key: string }) {
+  private constructor(
+    port: number,
+    directory: string,
+    certificate: { certificate: string; key: string } | undefined,
+    settings: Readonly<Record<string, string>>,
+  ) {
     this.port = port;
     this.directory = directory;
     this.#certificate = certificate;
+    this.#settings = settings;
   }
 
   /** Starts one that ends with the test; with TLS where it is given the files of a certificate and its key. */
-  static async start(t: TestContext, certificate?: { certificate: string; key: string }): Promise<Server> {
+  static async start(
+    t: TestContext,
+    certificate?: { certificate: string; key: string },
+    settings: Readonly<Record<string, string>> = {},
+  ): Promise<Server> {
     const directory = await temporaryDirectory(t);
-    const server = new Server(await freePort(), directory, certificate);
+    const server = new Server(await freePort(), directory, certificate, settings);
     atEnd(t, () => server.kill());
     await server.launch();
     return server;
@@ -84,6 +95,7 @@ export class Server {
         ...Object.fromEntries(environment),
         AEGIS_DATA_DIR: this.directory,
         AEGIS_DRAIN_SECONDS: "0",
+        ...this.#settings,
         ...(tls && {
           Kestrel__Certificates__Default__Path: tls.certificate,
           Kestrel__Certificates__Default__KeyPath: tls.key,

@@ -157,6 +157,31 @@ test("dropped-reply", async (t) => {
   await engine.transition(resumed, "SHIPPED");
 });
 
+test("overloaded", async (t) => {
+  const writes = 32;
+  const server = await Server.start(t, undefined, { AEGIS_QUEUE_COMMANDS_MAX: "1" });
+  let sent = 0;
+  const counting: Interceptor = (options, next) => {
+    if (options.method_definition.path.endsWith("/StartWorkflow")) sent++;
+    return new InterceptingCall(next(options));
+  };
+  const client = connect(t, { addresses: server.address, interceptors: [counting] });
+  const engine = new DurableWorkflowEngine(client, { trust: { keys: await server.keys() } });
+  const orders = engine.register<Order>("order");
+
+  const started = await Promise.all(
+    Array.from({ length: writes }, (_, i) =>
+      engine.start(orders, `order-${i}`, { state: "RECEIVED", object: { item: "lamp" }, lease: false }),
+    ),
+  );
+
+  assert.ok(sent > writes, "none was turned away");
+  for (const order of started) {
+    assert.equal(order.sequence, 1n);
+    assert.equal((await historyOf(engine, order.id)).length, 1);
+  }
+});
+
 test("typed-errors", async (t) => {
   const server = await Server.start(t);
   const engine = engineOf(t, server.address, { trust: { keys: await server.keys() } });

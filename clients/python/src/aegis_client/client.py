@@ -253,8 +253,9 @@ class AegisClient:
         return await self.repeated(attempt, deadline - _now())
 
     async def _pause(self, attempt: int, deadline: float, error: AegisError) -> None:
-        delay = min(_BACKOFF_MAX, _BACKOFF_MIN * 2 ** min(attempt, 10)) * random.uniform(0.75, 1.25)
-        delay = max(delay, error.retry_delay or 0.0)
+        # Many callers that were turned away together must not come back together.
+        delay = min(_BACKOFF_MAX, _BACKOFF_MIN * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
+        delay += error.retry_delay or 0.0
         if _now() + delay >= deadline:
             raise DeadlineExceeded(
                 f"The deadline would be over before the next attempt; the last one failed: {error.message}",
