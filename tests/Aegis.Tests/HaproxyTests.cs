@@ -79,7 +79,10 @@ public sealed class HaproxyTests
         using var channel = setup.Haproxy.Connect();
         var workflows = new Pb.WorkflowService.WorkflowServiceClient(channel);
         await workflows.StartWorkflowAsync(Given.Start("before"));
-        var watches = Enumerable.Range(0, 4).Select(_ => WatchAsync(workflows)).ToList();
+        var begun = Enumerable.Range(0, 4).Select(_ => new TaskCompletionSource()).ToList();
+        var watches = begun.Select(watch => WatchAsync(workflows, watch)).ToList();
+        // One without an answer yet is sent again, too.
+        await Task.WhenAll(begun.Select(watch => watch.Task));
         Pb.StartWorkflowRequest Numbered(int i) => new(Given.Start($"{i}")) { RequestId = "start" };
         Task<Pb.StartWorkflowResponse>[] calls;
         (int Calls, int Watches) lost;
@@ -204,12 +207,11 @@ public sealed class HaproxyTests
         Assert.That(check.Status, Is.EqualTo(HealthCheckResponse.Types.ServingStatus.Serving));
     }
 
-    private static async Task WatchAsync(Pb.WorkflowService.WorkflowServiceClient workflows)
+    private static async Task WatchAsync(Pb.WorkflowService.WorkflowServiceClient workflows, TaskCompletionSource begun)
     {
         using var watch = workflows.WatchRecords(new Pb.WatchRecordsRequest());
         while (await watch.ResponseStream.MoveNext(CancellationToken.None))
-        {
-        }
+            begun.TrySetResult();
     }
 
     private static async Task ExecuteAsync(PostgresCluster cluster, string sql)
