@@ -5,25 +5,12 @@ import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { InterceptingCall, type Interceptor } from "@grpc/grpc-js";
-import {
-  DurableWorkflowEngine,
-  LeaseLost,
-  RecordKind,
-  Workflow,
-  type WorkflowRecord,
-  WorkflowStatus,
-} from "aegis-client";
+import { DurableWorkflowEngine, LeaseLost, RecordKind, Workflow, WorkflowStatus } from "aegis-client";
 import type { RenewLeasesRequest } from "aegis-client/stubs";
-import { atEnd, connect, engineOf, Server, until } from "./testbed.js";
+import { atEnd, connect, engineOf, historyOf, Server, until } from "./testbed.js";
 
 interface Job {
   step: number;
-}
-
-async function historyOf(engine: DurableWorkflowEngine, workflowId: string): Promise<WorkflowRecord[]> {
-  const records: WorkflowRecord[] = [];
-  for await (const record of engine.records(workflowId)) records.push(record);
-  return records;
 }
 
 test("shared-pending", async (t) => {

@@ -7,8 +7,14 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { TestContext } from "node:test";
 import { promisify } from "node:util";
-import { credentials } from "@grpc/grpc-js";
-import { AegisClient, type AegisClientOptions, DurableWorkflowEngine, type EngineOptions } from "aegis-client";
+import { credentials, InterceptingCall, type Interceptor } from "@grpc/grpc-js";
+import {
+  AegisClient,
+  type AegisClientOptions,
+  DurableWorkflowEngine,
+  type EngineOptions,
+  type WorkflowRecord,
+} from "aegis-client";
 
 // Servers and proxies as they were built, each in a process and a directory of its own. What a test starts ends with it.
 
@@ -225,6 +231,27 @@ export function engineOf(t: TestContext, address: string, options: EngineOptions
     client.close();
   });
   return engine;
+}
+
+/** All records of a workflow, oldest first. */
+export async function historyOf(engine: DurableWorkflowEngine, workflowId: string): Promise<WorkflowRecord[]> {
+  const records: WorkflowRecord[] = [];
+  for await (const record of engine.records(workflowId)) records.push(record);
+  return records;
+}
+
+/** Counts the attempts of a method. */
+export function countingOf(method: string): { readonly interceptor: Interceptor; readonly sent: number } {
+  let sent = 0;
+  return {
+    interceptor: (options, next) => {
+      if (options.method_definition.path.endsWith(`/${method}`)) sent++;
+      return new InterceptingCall(next(options));
+    },
+    get sent() {
+      return sent;
+    },
+  };
 }
 
 /** Waits until something is so. */

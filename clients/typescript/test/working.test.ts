@@ -25,20 +25,22 @@ import {
   WorkflowClosed,
   WorkflowConflict,
   WorkflowNotFound,
-  type WorkflowRecord,
   WorkflowStatus,
 } from "aegis-client";
-import { connect, engineOf, FaultProxy, freePort, Server, temporaryDirectory } from "./testbed.js";
+import {
+  connect,
+  countingOf,
+  engineOf,
+  FaultProxy,
+  freePort,
+  historyOf,
+  Server,
+  temporaryDirectory,
+} from "./testbed.js";
 
 interface Order {
   item: string;
   paid?: boolean;
-}
-
-async function historyOf(engine: DurableWorkflowEngine, workflowId: string): Promise<WorkflowRecord[]> {
-  const records: WorkflowRecord[] = [];
-  for await (const record of engine.records(workflowId)) records.push(record);
-  return records;
 }
 
 test("first-use", async (t) => {
@@ -107,12 +109,8 @@ test("codec", async (t) => {
 
 test("conflict", async (t) => {
   const server = await Server.start(t);
-  let sent = 0;
-  const counting: Interceptor = (options, next) => {
-    if (options.method_definition.path.endsWith("/TransitionWorkflow")) sent++;
-    return new InterceptingCall(next(options));
-  };
-  const client = connect(t, { addresses: server.address, interceptors: [counting] });
+  const counting = countingOf("TransitionWorkflow");
+  const client = connect(t, { addresses: server.address, interceptors: [counting.interceptor] });
   const engine = new DurableWorkflowEngine(client, { trust: { keys: await server.keys() } });
   const orders = engine.register<Order>("order");
   await engine.start(orders, "order-1", { state: "RECEIVED", object: { item: "lamp" }, lease: false });
@@ -129,7 +127,7 @@ test("conflict", async (t) => {
   assert.equal(error.currentState, won.value.record.toState);
   assert.equal(error.currentSequence, 2n);
   assert.equal(error.currentHash, Buffer.from(won.value.record.hash).toString("hex"));
-  assert.equal(sent, 2);
+  assert.equal(counting.sent, 2);
 });
 
 test("dropped-reply", async (t) => {
@@ -160,12 +158,8 @@ test("dropped-reply", async (t) => {
 test("overloaded", async (t) => {
   const writes = 32;
   const server = await Server.start(t, undefined, { AEGIS_QUEUE_COMMANDS_MAX: "1" });
-  let sent = 0;
-  const counting: Interceptor = (options, next) => {
-    if (options.method_definition.path.endsWith("/StartWorkflow")) sent++;
-    return new InterceptingCall(next(options));
-  };
-  const client = connect(t, { addresses: server.address, interceptors: [counting] });
+  const counting = countingOf("StartWorkflow");
+  const client = connect(t, { addresses: server.address, interceptors: [counting.interceptor] });
   const engine = new DurableWorkflowEngine(client, { trust: { keys: await server.keys() } });
   const orders = engine.register<Order>("order");
 
@@ -175,7 +169,7 @@ test("overloaded", async (t) => {
     ),
   );
 
-  assert.ok(sent > writes, "none was turned away");
+  assert.ok(counting.sent > writes, "none was turned away");
   for (const order of started) {
     assert.equal(order.sequence, 1n);
     assert.equal((await historyOf(engine, order.id)).length, 1);

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -143,12 +144,7 @@ class LogHead:
     @staticmethod
     def verify(note: str, keys: Iterable[VerifierKey]) -> LogHead | None:
         """The head that a note says under a valid signature of one of the keys, or None."""
-        keys = list(keys)
-        signed = SignedNote.parse(note)
-        head = LogHead.parse(signed.text) if signed else None
-        if signed is None or head is None or not any(key.name == head.log_id for key in keys):
-            return None
-        return head if signed.is_signed_by(keys) else None
+        return _verified(note, keys, LogHead.parse)
 
     def __str__(self) -> str:
         return f"{self.log_id}, size {self.size}, root {self.root.hex()}"
@@ -192,12 +188,20 @@ class WorkflowStatement:
     @staticmethod
     def verify(note: str, keys: Iterable[VerifierKey]) -> WorkflowStatement | None:
         """The statement that a note says under a valid signature of one of the keys, or None."""
-        keys = list(keys)
-        signed = SignedNote.parse(note)
-        said = WorkflowStatement.parse(signed.text) if signed else None
-        if signed is None or said is None or not any(key.name == said.log_id for key in keys):
-            return None
-        return said if signed.is_signed_by(keys) else None
+        return _verified(note, keys, WorkflowStatement.parse)
+
+
+_Said = TypeVar("_Said", LogHead, WorkflowStatement)
+
+
+def _verified(note: str, keys: Iterable[VerifierKey], parse: Callable[[str], _Said | None]) -> _Said | None:
+    """What a note says under a valid signature of one of the keys, of which one has to bear the name of its log."""
+    keys = list(keys)
+    signed = SignedNote.parse(note)
+    said = parse(signed.text) if signed else None
+    if signed is None or said is None or not any(key.name == said.log_id for key in keys):
+        return None
+    return said if signed.is_signed_by(keys) else None
 
 
 def split_log_id(log_id: str) -> tuple[str, int]:
