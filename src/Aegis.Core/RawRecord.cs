@@ -40,39 +40,42 @@ public ref struct RawRecord
     public readonly bool IsConsistent() =>
         RecordFormat.Encodes(this) && RecordFormat.HashOf(Encoded) == Hash && RecordFormat.HasItsParts(this);
 
-    /// <summary>
-    /// The record with its texts. The digests and the link have no fields of their own and are read from where they stand in the
-    /// encoded bytes; where those are too short for them they are zero, which no verification takes for sound.
-    /// </summary>
-    public readonly StoredRecord ToStoredRecord(Texts texts) => new(
-        new Record
+    /// <summary>The record with its texts. The digests and the link have no fields of their own: <see cref="RecordFormat.EndOf"/>.</summary>
+    public readonly StoredRecord ToStoredRecord(Texts texts)
+    {
+        var end = RecordFormat.EndOf(Encoded);
+        return new StoredRecord(new Record
         {
             LogId = texts.Get(LogId),
             Namespace = texts.Get(Namespace),
             WorkflowId = texts.Get(WorkflowId),
             Sequence = Sequence,
-            Kind = (RecordKind)(Kind is >= byte.MinValue and <= byte.MaxValue ? Kind : 0),
+            Kind = (RecordKind)StoredByte.Of(Kind),
             WorkflowType = texts.Get(WorkflowType),
             FromState = texts.Get(FromState),
             ToState = texts.Get(ToState),
-            Status = (WorkflowStatus)(Status is >= byte.MinValue and <= byte.MaxValue ? Status : 0),
+            Status = (WorkflowStatus)StoredByte.Of(Status),
             RequestId = texts.Get(RequestId),
             LeaseEpoch = LeaseEpoch,
             OccurredAt = OccurredAt,
             RecordedAt = RecordedAt,
-            PersonDigest = DigestAt(RecordFormat.PersonDigestFromEnd),
-            ContentDigest = DigestAt(RecordFormat.ContentDigestFromEnd),
-            SnapshotDigest = DigestAt(RecordFormat.SnapshotDigestFromEnd),
-            PreviousHash = DigestAt(RecordFormat.PreviousHashFromEnd),
+            PersonDigest = end.Person,
+            ContentDigest = end.Content,
+            SnapshotDigest = end.Snapshot,
+            PreviousHash = end.Previous,
             Person = PersonSalt is { } p ? new Person(p, texts.Get(Actor), texts.Get(Principal)) : null,
             Content = ContentSalt is { } c ? new Content(c, texts.Get(Reason), Metadata) : null,
             Snapshot = SnapshotSalt is { } s
                 ? new SnapshotPart(s, texts.Get(SnapshotContentType), SnapshotSize, SnapshotSha256)
                 : null,
         }, Encoded.ToArray(), Hash, LogIndex);
+    }
+}
 
-    internal readonly Hash DigestAt(int fromEnd) =>
-        Encoded.Length < RecordFormat.PersonDigestFromEnd ? default : new Hash(Encoded.Slice(Encoded.Length - fromEnd, Hash.Size));
+/// <summary>A kind or status as a store holds it. What no byte holds was altered: it reads as 0, which is neither.</summary>
+public static class StoredByte
+{
+    public static byte Of(long number) => number is >= byte.MinValue and <= byte.MaxValue ? (byte)number : (byte)0;
 }
 
 /// <summary>Texts by their UTF-8 bytes, so that those which come again and again are made once. Used by one task.</summary>

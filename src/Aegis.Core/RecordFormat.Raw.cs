@@ -1,15 +1,26 @@
 using System.Buffers.Binary;
+using System.Text;
 
 namespace Aegis.Core;
 
 // The same format for records whose texts are still the bytes that a store keeps: compared where they stand, without a copy.
 public static partial class RecordFormat
 {
-    // The encoded bytes end with four hashes: where each begins, in bytes before the end.
-    internal const int PersonDigestFromEnd = 4 * Core.Hash.Size;
-    internal const int ContentDigestFromEnd = 3 * Core.Hash.Size;
-    internal const int SnapshotDigestFromEnd = 2 * Core.Hash.Size;
-    internal const int PreviousHashFromEnd = Core.Hash.Size;
+    private const int EndBytes = 4 * Core.Hash.Size;
+
+    /// <summary>
+    /// The hashes with which encoded bytes end, read from where they stand, whatever is before them; zero where the bytes are too
+    /// short for them, which no verification takes for sound.
+    /// </summary>
+    public static (Hash Person, Hash Content, Hash Snapshot, Hash Previous) EndOf(ReadOnlySpan<byte> encoded)
+    {
+        if (encoded.Length < EndBytes)
+            return default;
+        var end = encoded[^EndBytes..];
+        return (At(end, 0), At(end, 1), At(end, 2), At(end, 3));
+
+        static Hash At(ReadOnlySpan<byte> end, int place) => new(end.Slice(place * Core.Hash.Size, Core.Hash.Size));
+    }
 
     /// <summary>Whether a record's fields give its encoded bytes, whatever the four hashes at their end are.</summary>
     internal static bool Encodes(in RawRecord record)
@@ -29,56 +40,26 @@ public static partial class RecordFormat
             && rest.IsU64(record.LeaseEpoch)
             && rest.IsU64(record.OccurredAt)
             && rest.IsU64(record.RecordedAt)
-            && rest.Length == 4 * Core.Hash.Size;
+            && rest.Length == EndBytes;
     }
 
     /// <summary>Whether every part is there whose digest the record has, and gives it, and no other.</summary>
     internal static bool HasItsParts(in RawRecord record)
     {
-        if (Math.Max(Math.Max(record.Actor.Length, record.Principal.Length), record.SnapshotContentType.Length) > ushort.MaxValue)
+        try
+        {
+            var (person, content, snapshot, _) = EndOf(record.Encoded);
+            return (record.PersonSalt is { } p ? Core.Hash.Of(WritePerson(p, record.Actor, record.Principal).Written) : default) == person
+                && (record.ContentSalt is { } c ? Core.Hash.Of(WriteContent(c, record.Reason, record.Metadata).Written) : default) == content
+                && (record.SnapshotSalt is { } s
+                    ? Core.Hash.Of(WriteSnapshot(s, record.SnapshotContentType, record.SnapshotSize, record.SnapshotSha256).Written)
+                    : default) == snapshot;
+        }
+        catch (Exception e) when (e is OverflowException or EncoderFallbackException)
+        {
+            // A store was made to hold what has no encoding.
             return false;
-        return DigestOfPerson(record) == record.DigestAt(PersonDigestFromEnd)
-            && DigestOfContent(record) == record.DigestAt(ContentDigestFromEnd)
-            && DigestOfSnapshot(record) == record.DigestAt(SnapshotDigestFromEnd);
-    }
-
-    private static Hash DigestOfPerson(in RawRecord record)
-    {
-        if (record.PersonSalt is not { } salt)
-            return default;
-        var writer = new Writer();
-        writer.Label(PersonLabel);
-        writer.Bytes16(salt);
-        writer.Opaque16(record.Actor);
-        writer.Opaque16(record.Principal);
-        return Core.Hash.Of(writer.Written);
-    }
-
-    private static Hash DigestOfContent(in RawRecord record)
-    {
-        if (record.ContentSalt is not { } salt)
-            return default;
-        if (record.Metadata.Count > 0)
-            return Recomputed.Of(new Content(salt, Utf8.GetString(record.Reason), record.Metadata));
-        var writer = new Writer();
-        writer.Label(ContentLabel);
-        writer.Bytes16(salt);
-        writer.Opaque32(record.Reason);
-        writer.U16(0);
-        return Core.Hash.Of(writer.Written);
-    }
-
-    private static Hash DigestOfSnapshot(in RawRecord record)
-    {
-        if (record.SnapshotSalt is not { } salt)
-            return default;
-        var writer = new Writer();
-        writer.Label(SnapshotLabel);
-        writer.Bytes16(salt);
-        writer.Opaque16(record.SnapshotContentType);
-        writer.U64(record.SnapshotSize);
-        writer.Hash(record.SnapshotSha256);
-        return Core.Hash.Of(writer.Written);
+        }
     }
 
     /// <summary>Walks through encoded bytes as long as they are what is expected.</summary>

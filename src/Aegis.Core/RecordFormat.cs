@@ -133,26 +133,30 @@ public static partial class RecordFormat
 
     public static byte[] Encode(Person person) => Write(person).ToArray();
 
-    private static Writer Write(Person person)
+    private static Writer Write(Person person) => WritePerson(person.Salt, person.Actor, person.Principal);
+
+    private static Writer WritePerson(Bytes16 salt, scoped Text actor, scoped Text principal)
     {
         var writer = new Writer();
         writer.Label(PersonLabel);
-        writer.Bytes16(person.Salt);
-        writer.Opaque16(person.Actor);
-        writer.Opaque16(person.Principal);
+        writer.Bytes16(salt);
+        writer.Opaque16(actor);
+        writer.Opaque16(principal);
         return writer;
     }
 
     public static byte[] Encode(Content content) => Write(content).ToArray();
 
-    private static Writer Write(Content content)
+    private static Writer Write(Content content) => WriteContent(content.Salt, content.Reason, content.Metadata);
+
+    private static Writer WriteContent(Bytes16 salt, scoped Text reason, Metadata metadata)
     {
         var writer = new Writer();
         writer.Label(ContentLabel);
-        writer.Bytes16(content.Salt);
-        writer.Opaque32(content.Reason);
-        writer.U16(content.Metadata.Count);
-        foreach (var (key, value) in content.Metadata)
+        writer.Bytes16(salt);
+        writer.Opaque32(reason);
+        writer.U16(metadata.Count);
+        foreach (var (key, value) in metadata)
         {
             writer.Opaque16(key);
             writer.Opaque32(value);
@@ -162,14 +166,17 @@ public static partial class RecordFormat
 
     public static byte[] Encode(SnapshotPart snapshot) => Write(snapshot).ToArray();
 
-    private static Writer Write(SnapshotPart snapshot)
+    private static Writer Write(SnapshotPart snapshot) =>
+        WriteSnapshot(snapshot.Salt, snapshot.ContentType, snapshot.Size, snapshot.Sha256);
+
+    private static Writer WriteSnapshot(Bytes16 salt, scoped Text contentType, long size, Hash sha256)
     {
         var writer = new Writer();
         writer.Label(SnapshotLabel);
-        writer.Bytes16(snapshot.Salt);
-        writer.Opaque16(snapshot.ContentType);
-        writer.U64(snapshot.Size);
-        writer.Hash(snapshot.Sha256);
+        writer.Bytes16(salt);
+        writer.Opaque16(contentType);
+        writer.U64(size);
+        writer.Hash(sha256);
         return writer;
     }
 
@@ -252,30 +259,18 @@ public static partial class RecordFormat
             Utf8.GetBytes(label, Take(label.Length));
         }
 
-        public void Opaque16(string value)
+        public void Opaque16(scoped Text value)
         {
-            var bytes = Utf8.GetByteCount(value);
+            var bytes = value.ByteCount;
             U16(bytes);
-            Utf8.GetBytes(value, Take(bytes));
+            value.CopyTo(Take(bytes));
         }
 
-        public void Opaque16(ReadOnlySpan<byte> utf8)
+        public void Opaque32(scoped Text value)
         {
-            U16(utf8.Length);
-            utf8.CopyTo(Take(utf8.Length));
-        }
-
-        public void Opaque32(ReadOnlySpan<byte> utf8)
-        {
-            BinaryPrimitives.WriteUInt32BigEndian(Take(4), (uint)utf8.Length);
-            utf8.CopyTo(Take(utf8.Length));
-        }
-
-        public void Opaque32(string value)
-        {
-            var bytes = Utf8.GetByteCount(value);
+            var bytes = value.ByteCount;
             BinaryPrimitives.WriteUInt32BigEndian(Take(4), (uint)bytes);
-            Utf8.GetBytes(value, Take(bytes));
+            value.CopyTo(Take(bytes));
         }
 
         private Span<byte> Take(int count)
@@ -290,6 +285,31 @@ public static partial class RecordFormat
             var span = _buffer.AsSpan(_length, count);
             _length += count;
             return span;
+        }
+    }
+
+    /// <summary>A text, or the UTF-8 bytes of one: a record is written alike from either.</summary>
+    private readonly ref struct Text
+    {
+        private readonly string? _text;
+        private readonly ReadOnlySpan<byte> _utf8;
+
+        private Text(string text) => _text = text;
+
+        private Text(ReadOnlySpan<byte> utf8) => _utf8 = utf8;
+
+        public int ByteCount => _text is null ? _utf8.Length : Utf8.GetByteCount(_text);
+
+        public static implicit operator Text(string text) => new(text);
+
+        public static implicit operator Text(ReadOnlySpan<byte> utf8) => new(utf8);
+
+        public void CopyTo(Span<byte> destination)
+        {
+            if (_text is null)
+                _utf8.CopyTo(destination);
+            else
+                Utf8.GetBytes(_text, destination);
         }
     }
 

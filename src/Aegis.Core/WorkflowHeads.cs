@@ -15,7 +15,7 @@ public static class WorkflowHeads
         {
             return last is null
                 ? null
-                : Modified(key, "The stored head of the workflow is gone, and its records are there.") with { ExpectedHash = last.Hash };
+                : Gone(key) with { ExpectedHash = last.Hash };
         }
         if (last is null)
             return Modified(key, "The workflow has a stored head and no records.") with { ActualHash = head.HeadHash };
@@ -47,6 +47,10 @@ public static class WorkflowHeads
                 ActualHash = head.HeadHash,
             };
     }
+
+    /// <summary>The finding that a workflow has records and no head.</summary>
+    public static Violation Gone(WorkflowKey key) =>
+        Modified(key, "The stored head of the workflow is gone, and its records are there.");
 
     /// <summary>The finding that a fork names a record of another workflow that has another hash.</summary>
     public static Violation ForkedElsewhere(WorkflowKey key, ForkPoint fork, Hash actual) =>

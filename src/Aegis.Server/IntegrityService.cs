@@ -33,10 +33,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (head is null && verifier.RecordsVerified == 0)
             return await DeletedAsync(key, logSize, context.CancellationToken);
         if (head is null)
-        {
-            violations.Add(new Violation(ViolationClass.WorkflowHeadModified, key, 0,
-                "The stored head of the workflow is gone, and its records are there."));
-        }
+            violations.Add(WorkflowHeads.Gone(key));
         if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
             violations.Add(forged);
         violations.AddRange(await CheckPlacesAsync(key, places, violations, context.CancellationToken));
@@ -61,37 +58,19 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         return ResponseOf(new ChainVerifier(key), [.. open.Select(v => v.Violation)], logSize);
     }
 
-    /// <summary>
-    /// Reads the chain and its snapshots, and then the head: it is as new as the records or newer, and if it is newer reading
-    /// goes on, so that a workflow that moves meanwhile is no violation.
-    /// </summary>
+    /// <summary>Reads the chain and its snapshots, and then the head.</summary>
     private async Task<Workflow?> VerifyAsync(WorkflowKey key, ChainVerifier verifier, List<(long, Hash)> places,
         CancellationToken cancellationToken)
     {
         // A snapshot that many records carry is read once.
         var snapshots = new Dictionary<Hash, (Hash Actual, long Size)?>();
-        Workflow? head = null;
-        for (var next = 1L; ;)
+        return await store.WalkAsync(key, async record =>
         {
-            var page = await store.ReadChainAsync(key, next, descending: false, PageSize, cancellationToken);
-            foreach (var record in page)
-            {
-                verifier.Add(record);
-                places.Add((record.LogIndex, record.Hash));
-                if (record.Record.Snapshot is { } part)
-                    await CheckSnapshotAsync(record, part, verifier, snapshots, cancellationToken);
-            }
-            if (page.Count > 0)
-                next = Math.Max(next, page[^1].Record.Sequence) + 1;
-            if (page.Count == PageSize)
-                continue;
-            // The head promised more than there is. One read before it was found would only have come too early.
-            if (head is not null && page.Count == 0)
-                return head;
-            head = await store.FindWorkflowAsync(key, cancellationToken);
-            if (head is null || head.Sequence < next)
-                return head;
-        }
+            verifier.Add(record);
+            places.Add((record.LogIndex, record.Hash));
+            if (record.Record.Snapshot is { } part)
+                await CheckSnapshotAsync(record, part, verifier, snapshots, cancellationToken);
+        }, cancellationToken);
     }
 
     private async Task CheckSnapshotAsync(StoredRecord record, SnapshotPart part, ChainVerifier verifier,

@@ -15,7 +15,7 @@ public sealed partial class Repairer
         var verifier = new ChainVerifier(key);
         StoredRecord? first = null, last = null;
         var checkpoint = 0L;
-        await foreach (var record in ChainAsync(key, new Repair { Key = key }, 1, cancellationToken))
+        await foreach (var record in store.ChainAsync(key, 1, cancellationToken))
         {
             verifier.Add(record);
             first ??= record;

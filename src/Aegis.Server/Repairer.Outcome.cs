@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Aegis.Core;
 using Aegis.Storage;
 
@@ -11,30 +10,21 @@ public sealed partial class Repairer
     public async Task<IReadOnlyList<Violation>> VerifyAsync(WorkflowKey key, Repair repair, CancellationToken cancellationToken)
     {
         var verifier = new ChainVerifier(key);
-        for (var next = 1L; ;)
+        var restored = new Queue<StoredRecord>(repair.Records.Where(r => r.Record.Key == key).OrderBy(r => r.Record.Sequence));
+        var stored = await store.WalkAsync(key, async row =>
         {
-            var read = 0;
-            await foreach (var record in ChainAsync(key, repair, next, cancellationToken))
-            {
-                await AddAsync(key, verifier, record, repair, cancellationToken);
-                next = Math.Max(next, record.Record.Sequence + 1);
-                read++;
-            }
-            var head = await HeadAsync(key, repair, cancellationToken);
-            // The head is read after the records: what it promises beyond them may have been written meanwhile.
-            if (head?.Sequence >= next && read > 0)
-                continue;
-            var violations = verifier.Complete(head);
-            return head is null && verifier.RecordsVerified > 0
-                ? [.. violations, new Violation(ViolationClass.WorkflowHeadModified, key, 0,
-                    "The stored head of the workflow is gone, and its records are there.")]
-                : violations;
-        }
+            if (repair.Removed.Contains(row.LogIndex))
+                return;
+            while (restored.TryPeek(out var record) && record.Record.Sequence < row.Record.Sequence)
+                await AddAsync(key, verifier, restored.Dequeue(), repair, cancellationToken);
+            await AddAsync(key, verifier, row, repair, cancellationToken);
+        }, cancellationToken);
+        while (restored.TryDequeue(out var last))
+            await AddAsync(key, verifier, last, repair, cancellationToken);
+        var head = repair.Key != key ? stored : repair.RemovesHead ? null : repair.Head ?? stored;
+        var violations = verifier.Complete(head);
+        return head is null && verifier.RecordsVerified > 0 ? [.. violations, WorkflowHeads.Gone(key)] : violations;
     }
-
-    private async Task<Workflow?> HeadAsync(WorkflowKey key, Repair repair, CancellationToken cancellationToken) =>
-        repair.Key == key && repair.RemovesHead ? null
-        : (repair.Key == key ? repair.Head : null) ?? await store.FindWorkflowAsync(key, cancellationToken);
 
     private async Task AddAsync(WorkflowKey key, ChainVerifier verifier, StoredRecord record, Repair repair,
         CancellationToken cancellationToken)
@@ -60,22 +50,5 @@ public sealed partial class Repairer
                 removed.Add(row);
         }
         return (removed, [.. new[] { repair.Key }.Concat(repair.Records.Concat(removed).Select(r => r.Record.Key)).Distinct()]);
-    }
-
-    /// <summary>The records of a chain from a sequence on, those of a repair among them, by sequence.</summary>
-    private async IAsyncEnumerable<StoredRecord> ChainAsync(WorkflowKey key, Repair repair, long from,
-        [EnumeratorCancellation] CancellationToken cancellationToken)
-    {
-        var restored = new Queue<StoredRecord>(repair.Records.Where(r => r.Record.Key == key && r.Record.Sequence >= from).OrderBy(r => r.Record.Sequence));
-        await foreach (var row in store.ChainAsync(key, from, cancellationToken))
-        {
-            if (repair.Removed.Contains(row.LogIndex))
-                continue;
-            while (restored.TryPeek(out var record) && record.Record.Sequence < row.Record.Sequence)
-                yield return restored.Dequeue();
-            yield return row;
-        }
-        while (restored.TryDequeue(out var last))
-            yield return last;
     }
 }

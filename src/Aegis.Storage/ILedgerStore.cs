@@ -124,6 +124,30 @@ public partial interface ILedgerStore : IAsyncDisposable
         }
     }
 
+    /// <summary>
+    /// Goes along a chain, and gives the head that was read after it: it is as new as the records or newer, and if it is newer the
+    /// walk goes on, so that a workflow that moves meanwhile is not taken for one that lacks records.
+    /// </summary>
+    async Task<Workflow?> WalkAsync(WorkflowKey key, Func<StoredRecord, Task> visit, CancellationToken cancellationToken)
+    {
+        Workflow? head = null;
+        for (var next = 1L; ;)
+        {
+            var from = next;
+            await foreach (var record in ChainAsync(key, from, cancellationToken))
+            {
+                await visit(record);
+                next = record.Record.Sequence + 1;
+            }
+            // The head promised more than there is. One read before it was found would only have come too early.
+            if (head is not null && next == from)
+                return head;
+            head = await FindWorkflowAsync(key, cancellationToken);
+            if (head is null || head.Sequence < next)
+                return head;
+        }
+    }
+
     /// <summary>What the ERASURE records of a chain say, from a sequence on: those alone that are as they were recorded.</summary>
     async IAsyncEnumerable<Erasure> ErasuresAsync(WorkflowKey key, long fromSequence,
         [EnumeratorCancellation] CancellationToken cancellationToken)

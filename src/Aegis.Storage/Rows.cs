@@ -92,11 +92,8 @@ internal sealed class RecordRow
     /// </summary>
     public StoredRecord ToStoredRecordUnread()
     {
-        if (Encoded.Length < 4 * Core.Hash.Size)
-            return ToStoredRecord();
-        return ToStoredRecord(At(4), At(3), At(2), At(1));
-
-        Hash At(int fromEnd) => new(Encoded.AsSpan(Encoded.Length - (fromEnd * Core.Hash.Size), Core.Hash.Size));
+        var (person, content, snapshot, previous) = RecordFormat.EndOf(Encoded);
+        return ToStoredRecord(person, content, snapshot, previous);
     }
 
     private StoredRecord ToStoredRecord(Hash person, Hash content, Hash snapshot, Hash previous)
@@ -312,12 +309,6 @@ internal static class DifferencesJson
     public static string? Clean(string? text) => text?.Replace("\0", "", StringComparison.Ordinal);
 
     private sealed record Stored(string? Field, string? Original, string? Found);
-}
-
-/// <summary>A kind or status. What no byte holds was altered: it reads as 0, which is neither.</summary>
-internal static class StoredByte
-{
-    public static byte Of(long number) => number is >= byte.MinValue and <= byte.MaxValue ? (byte)number : (byte)0;
 }
 
 /// <summary>Metadata as a JSON object of strings, which both databases can search.</summary>
