@@ -37,7 +37,8 @@ public sealed class FailoverTests
         await using var server = await ServerProcess.StartAsync(Hosts(primary, standby));
         await primary.SetAsync("synchronous_standby_names", "*");
         var load = new CrashLoad(server.Channel);
-        var running = load.RunAsync(16, TimeSpan.FromSeconds(4));
+        // Beyond what a promotion takes: the callers have to be there when it is over.
+        var running = load.RunAsync(16, TimeSpan.FromSeconds(12));
         await Task.Delay(2000);
 
         await primary.KillPostmasterAsync();
