@@ -23,7 +23,7 @@ internal sealed class NaiveService(IStore store, TimeProvider time) : Pb.Workflo
             Actor = request.Actor,
             Reason = request.Reason,
             RequestId = RequestIdOf(request.RequestId),
-            RecordedAt = time.GetUtcNow().UtcDateTime,
+            RecordedAt = Now(),
         };
         var row = await AnsweredAsync(store.StartAsync(request.WorkflowType, first, KeptOf(request.Snapshot), context.CancellationToken));
         return new Pb.StartWorkflowResponse { Record = RecordOf(row, Pb.RecordKind.Started), Receipt = ReceiptOf(row) };
@@ -44,7 +44,7 @@ internal sealed class NaiveService(IStore store, TimeProvider time) : Pb.Workflo
             Actor = request.Actor,
             Reason = request.Reason,
             RequestId = RequestIdOf(request.RequestId),
-            RecordedAt = time.GetUtcNow().UtcDateTime,
+            RecordedAt = Now(),
         };
         var (row, isReplay) = await AnsweredAsync(store.MoveAsync(wanted, KeptOf(request.Snapshot), context.CancellationToken));
         return new Pb.TransitionWorkflowResponse
@@ -65,6 +65,13 @@ internal sealed class NaiveService(IStore store, TimeProvider time) : Pb.Workflo
         {
             throw new RpcException(new Status(e.Code, e.Message));
         }
+    }
+
+    // In whole microseconds, as PostgreSQL keeps it: a replay tells the same time.
+    private DateTime Now()
+    {
+        var now = time.GetUtcNow().UtcDateTime;
+        return now.AddTicks(-(now.Ticks % TimeSpan.TicksPerMicrosecond));
     }
 
     private static void Require(string value, string field)
