@@ -1,7 +1,5 @@
-using System.Diagnostics;
 using System.Globalization;
 using Aegis.Tests;
-using Grpc.Net.Client;
 
 namespace Aegis.Benchmarks;
 
@@ -42,10 +40,8 @@ internal static class Builds
     private static async Task<double> RateAsync(string assembly, int callers, int seconds, bool sqlite)
     {
         await using var server = await ServerUnderTest.StartAsync(assembly, sqlite);
-        await Load.RunAsync(server.Channel, callers, TimeSpan.FromSeconds(1), "warm");
-        var watch = Stopwatch.StartNew();
-        var transitions = await Load.RunAsync(server.Channel, callers, TimeSpan.FromSeconds(seconds), "load");
-        return transitions / watch.Elapsed.TotalSeconds;
+        using var load = new Load(new LoadOrder([server.Address], Work.Transition, callers, Warm: 2, seconds));
+        return (await load.RunAsync()).Rate;
     }
 
     private static string Summary(List<double> values, string format)
@@ -56,42 +52,4 @@ internal static class Builds
     }
 
     private static void Write(FormattableString line) => Console.WriteLine(line.ToString(CultureInfo.InvariantCulture));
-}
-
-/// <summary>Callers, each with workflows of its own, that move them with a snapshot of 1 KiB and a request_id.</summary>
-internal static class Load
-{
-    private const int MovesPerWorkflow = 100;
-
-    /// <returns>How many transitions were acknowledged.</returns>
-    public static async Task<long> RunAsync(GrpcChannel channel, int callers, TimeSpan time, string name)
-    {
-        var workflows = new V1.WorkflowService.WorkflowServiceClient(channel);
-        var state = Google.Protobuf.ByteString.CopyFromUtf8($"{{\"text\":\"{new string('x', 1012)}\"}}");
-        var until = Stopwatch.GetTimestamp() + (long)(time.TotalSeconds * Stopwatch.Frequency);
-        var counts = await Task.WhenAll(Enumerable.Range(0, callers).Select(async caller =>
-        {
-            var count = 0L;
-            for (var n = 0; Stopwatch.GetTimestamp() < until; n++)
-            {
-                var id = $"{name}-{caller}-{n}";
-                await workflows.StartWorkflowAsync(
-                    new V1.StartWorkflowRequest { WorkflowId = id, WorkflowType = "order", InitialState = "S0" });
-                for (var move = 0; move < MovesPerWorkflow && Stopwatch.GetTimestamp() < until; move++, count++)
-                {
-                    await workflows.TransitionWorkflowAsync(new V1.TransitionWorkflowRequest
-                    {
-                        WorkflowId = id,
-                        FromState = $"S{move}",
-                        ToState = $"S{move + 1}",
-                        Actor = "caller",
-                        RequestId = $"{move}",
-                        Snapshot = new V1.Snapshot { ContentType = "application/json", Content = state },
-                    });
-                }
-            }
-            return count;
-        }));
-        return counts.Sum();
-    }
 }

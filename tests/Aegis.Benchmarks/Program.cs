@@ -18,4 +18,17 @@ var records = new Option<long>("--records") { DefaultValueFactory = _ => 1_000_0
 var log = new Command("log", "Proofs and verification over a large log in PostgreSQL.") { records, rounds };
 log.SetAction((result, _) => LogOfMany.RunAsync(result.GetValue(records), result.GetValue(rounds)));
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { builds, log }.Parse(args).InvokeAsync();
+var only = new Option<string[]>("--only")
+{
+    AllowMultipleArgumentsPerToken = true,
+    DefaultValueFactory = _ => [],
+    Description = "The ids of the rows that are wanted; all without it.",
+};
+var write = new Option<bool>("--write") { Description = "Write results/compare.md and compare.json." };
+var compare = new Command("compare", "Aegis beside plain PostgreSQL and beside what else could be used.") { rounds, seconds, only, write };
+compare.SetAction((result, _) => Compare.RunAsync(result.GetValue(rounds), result.GetValue(seconds), result.GetValue(only)!, result.GetValue(write)));
+
+var obey = new Command("callers", "The process of the callers, for the other commands.") { Hidden = true };
+obey.SetAction((_, _) => Callers.ObeyAsync());
+
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, builds, log, obey }.Parse(args).InvokeAsync();

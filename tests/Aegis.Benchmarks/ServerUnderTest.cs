@@ -6,7 +6,7 @@ using Grpc.Net.Client;
 
 namespace Aegis.Benchmarks;
 
-/// <summary>A server as it was built, in a process of its own, on a new database.</summary>
+/// <summary>A server as it was built, in a process of its own.</summary>
 internal sealed class ServerUnderTest : IAsyncDisposable
 {
     private readonly TemporaryDirectory _directory;
@@ -17,28 +17,61 @@ internal sealed class ServerUnderTest : IAsyncDisposable
     private ServerUnderTest(TemporaryDirectory directory, Process process, string database, bool ownsDatabase, string address)
     {
         (_directory, _process, _database, _ownsDatabase) = (directory, process, database, ownsDatabase);
+        Address = address;
         Channel = GrpcChannel.ForAddress(address);
     }
 
     /// <summary>The server of this build.</summary>
-    public static string ThisBuild { get; } = typeof(ServerUnderTest).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
-        .Single(a => a.Key == "ServerAssembly").Value!;
+    public static string ThisBuild { get; } = Told("ServerAssembly");
+
+    /// <summary>The file of this project, beside which its other sources are.</summary>
+    public static string ProjectFile { get; } = Told("ProjectFile");
 
     public GrpcChannel Channel { get; }
 
+    public string Address { get; }
+
+    public int Pid => _process.Id;
+
+    /// <summary>Where its signing key is, for another server on the same log.</summary>
+    public string KeyFile => Path.Combine(_directory.Path, "signing-key.pem");
+
+    /// <summary>Starts on a new database, which is dropped afterwards.</summary>
     public static async Task<ServerUnderTest> StartAsync(string assembly, bool sqlite)
     {
         var directory = new TemporaryDirectory("server");
         var database = sqlite ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}" : await PostgresCluster.CreateDatabaseAsync();
-        return await StartAsync(assembly, directory, database, ownsDatabase: !sqlite);
+        return await StartAsync(assembly, directory, database, ownsDatabase: !sqlite, "aegis.writes", []);
     }
 
     /// <summary>Starts on a database that is there.</summary>
     public static Task<ServerUnderTest> StartOnAsync(string assembly, string database, params (string Name, string Value)[] settings) =>
-        StartAsync(assembly, new TemporaryDirectory("server"), database, ownsDatabase: false, settings);
+        StartAsync(assembly, new TemporaryDirectory("server"), database, ownsDatabase: false, "aegis.writes", settings);
+
+    /// <summary>Starts the service as most would write it.</summary>
+    public static Task<ServerUnderTest> StartNaiveAsync(string database) =>
+        StartAsync(Told("NaiveAssembly"), new TemporaryDirectory("naive"), database, ownsDatabase: false, "",
+            [("NAIVE_DATABASE", database)]);
+
+    /// <summary>Has it stand still, or go on.</summary>
+    public Task SendAsync(Signal signal) => _process.SendAsync(signal);
+
+    public async ValueTask DisposeAsync()
+    {
+        Channel.Dispose();
+        _process.Kill();
+        await _process.WaitForExitAsync();
+        _process.Dispose();
+        if (_ownsDatabase)
+            await PostgresCluster.DropDatabaseAsync(_database);
+        _directory.Dispose();
+    }
+
+    private static string Told(string what) => typeof(ServerUnderTest).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
+        .Single(a => a.Key == what).Value!;
 
     private static async Task<ServerUnderTest> StartAsync(string assembly, TemporaryDirectory directory, string database,
-        bool ownsDatabase, params (string Name, string Value)[] settings)
+        bool ownsDatabase, string healthName, (string Name, string Value)[] settings)
     {
         var address = $"http://127.0.0.1:{FreePort.Next()}";
         var start = new ProcessStartInfo("dotnet", [assembly, "--urls", address])
@@ -53,37 +86,31 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         process.OutputDataReceived += (_, _) => { };
         process.BeginOutputReadLine();
         var server = new ServerUnderTest(directory, process, database, ownsDatabase, address);
-        await server.UntilServingAsync();
+        await server.UntilServingAsync(healthName);
         return server;
     }
 
-    private async Task UntilServingAsync()
+    private async Task UntilServingAsync(string name)
     {
         var health = new Health.HealthClient(Channel);
         for (var attempt = 1; ; attempt++)
         {
             try
             {
-                var reply = await health.CheckAsync(new HealthCheckRequest { Service = "aegis.writes" });
+                var reply = await health.CheckAsync(new HealthCheckRequest { Service = name });
                 if (reply.Status == HealthCheckResponse.Types.ServingStatus.Serving)
                     return;
             }
-            catch (Grpc.Core.RpcException) when (attempt < 100 && !_process.HasExited)
+            catch (Grpc.Core.RpcException e) when (e.StatusCode == Grpc.Core.StatusCode.Unimplemented)
+            {
+                // It answers, and has no health to tell.
+                return;
+            }
+            catch (Grpc.Core.RpcException) when (attempt < 1000 && !_process.HasExited)
             {
                 // Not listening yet.
             }
-            await Task.Delay(100);
+            await Task.Delay(10);
         }
-    }
-
-    public async ValueTask DisposeAsync()
-    {
-        Channel.Dispose();
-        _process.Kill();
-        await _process.WaitForExitAsync();
-        _process.Dispose();
-        if (_ownsDatabase)
-            await PostgresCluster.DropDatabaseAsync(_database);
-        _directory.Dispose();
     }
 }

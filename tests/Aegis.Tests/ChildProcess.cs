@@ -17,14 +17,27 @@ internal enum Signal
 internal static class ChildProcess
 {
     /// <summary>Runs a command to its end; one that fails throws with what it printed.</summary>
-    public static async Task RunAsync(string command, params IEnumerable<string> arguments)
+    public static Task RunAsync(string command, params IEnumerable<string> arguments) =>
+        OutputOfAsync(null, [], command, arguments);
+
+    /// <summary>The same, and what it printed on standard output.</summary>
+    /// <param name="directory">Where it runs; null = here.</param>
+    /// <param name="environment">What its environment has besides this one's.</param>
+    public static async Task<string> OutputOfAsync(string? directory, IEnumerable<(string Name, string Value)> environment,
+        string command, params IEnumerable<string> arguments)
     {
         var start = new ProcessStartInfo(command, arguments)
         {
+            WorkingDirectory = directory ?? "",
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
+        foreach (var (name, value) in environment)
+        {
+            start.Environment[name] = value;
+        }
+
         using var process = Process.Start(start)!;
         process.StandardInput.Close();
         var output = process.StandardOutput.ReadToEndAsync();
@@ -35,6 +48,8 @@ internal static class ChildProcess
             throw new InvalidOperationException(
                 $"{command} ended with {process.ExitCode}:{Environment.NewLine}{await output}{await error}");
         }
+
+        return await output;
     }
 
     /// <summary>Sends a signal by process id. The shell knows its number on every system.</summary>

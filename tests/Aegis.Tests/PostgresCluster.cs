@@ -24,14 +24,16 @@ internal sealed class PostgresCluster : IAsyncDisposable
 
     private readonly PostgresBinaries _binaries;
     private readonly string[] _settings;
+    private readonly string? _preloaded;
     private readonly TemporaryDirectory _directory = new("postgres");
     private int _port = FreePort.Next();
     private Process? _postmaster;
 
-    private PostgresCluster(PostgresBinaries binaries, string[] settings)
+    private PostgresCluster(PostgresBinaries binaries, string[] settings, string? preloaded = null)
     {
         _binaries = binaries;
         _settings = settings;
+        _preloaded = preloaded;
     }
 
     /// <summary>The process id of the postmaster.</summary>
@@ -86,7 +88,10 @@ internal sealed class PostgresCluster : IAsyncDisposable
 
     /// <summary>Starts a cluster that belongs to the caller alone, who may kill and restart it.</summary>
     /// <param name="settings">Settings besides the defaults, as in `max_connections=20`.</param>
-    public static async Task<PostgresCluster> StartPrivateAsync(params string[] settings)
+    public static Task<PostgresCluster> StartPrivateAsync(params string[] settings) => StartPreloadedAsync(null, settings);
+
+    /// <summary>The same, with a library in all of its processes that stands before the system's own.</summary>
+    public static async Task<PostgresCluster> StartPreloadedAsync(string? library, params string[] settings)
     {
         var binaries = PostgresBinaries.Find();
         if (binaries is null)
@@ -95,7 +100,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
                 + $"{ServerVariable} may name a server, for all tests but those that kill it.");
         }
 
-        var cluster = new PostgresCluster(binaries!, settings);
+        var cluster = new PostgresCluster(binaries!, settings, library);
         try
         {
             await cluster.InitializeAsync();
@@ -269,7 +274,13 @@ internal sealed class PostgresCluster : IAsyncDisposable
             .. _binaries.Command("sh"), "-c", """log=$1; shift; exec "$@" >>"$log" 2>&1 </dev/null""", "sh", LogFile,
             _binaries.PathOf("postgres"), "-D", DataDirectory, .. all.SelectMany(setting => new[] { "-c", setting }),
         ];
-        return new ProcessStartInfo(command[0], command[1..]) { WorkingDirectory = _directory.Path };
+        var start = new ProcessStartInfo(command[0], command[1..]) { WorkingDirectory = _directory.Path };
+        if (_preloaded is not null)
+        {
+            start.Environment["LD_PRELOAD"] = _preloaded;
+        }
+
+        return start;
     }
 
     private async Task<bool> AnswersAsync(Process process, Stopwatch since)

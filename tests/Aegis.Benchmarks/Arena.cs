@@ -1,0 +1,183 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Aegis.Tests;
+using Npgsql;
+
+namespace Aegis.Benchmarks;
+
+/// <summary>What a contender came to in one turn.</summary>
+/// <param name="Rate">Per second.</param>
+/// <param name="CpuMicroseconds">CPU of every process that took part, per call; 0 where it was not counted.</param>
+internal sealed record Measured(double Rate, double CpuMicroseconds = 0);
+
+/// <summary>
+/// Where contenders meet: one throw-away PostgreSQL as it comes out of the box, one process of callers, and whatever runs on them,
+/// each on a database of its own. Whoever's turn it is not stands still.
+/// </summary>
+internal sealed class Arena : IAsyncDisposable
+{
+    private const double WarmSeconds = 2;
+
+    private readonly PostgresCluster _cluster;
+    private readonly double _seconds;
+    private readonly Callers _callers = new();
+    private readonly TemporaryDirectory _directory = new("arena");
+    private readonly Dictionary<string, ServerUnderTest> _servers = [];
+    private readonly Dictionary<string, string> _databases = [];
+
+    private Arena(PostgresCluster cluster, double seconds) => (_cluster, _seconds) = (cluster, seconds);
+
+    /// <param name="seconds">How long a turn is counted.</param>
+    /// <param name="slowDisk">With a millisecond more for every flush of the WAL.</param>
+    public static async Task<Arena> OpenAsync(double seconds, bool slowDisk)
+    {
+        string? preloaded = null;
+        if (slowDisk)
+        {
+            preloaded = Path.Combine(Path.GetTempPath(), $"aegis-slow-disk-{Environment.ProcessId}.so");
+            await ChildProcess.RunAsync("cc", "-shared", "-fPIC", "-O2", "-o", preloaded, Source("slow_disk.c"), "-ldl");
+        }
+        try
+        {
+            return new Arena(await PostgresCluster.StartPreloadedAsync(preloaded, "max_connections=400"), seconds);
+        }
+        finally
+        {
+            // Whoever has loaded it keeps it, and backends are forks of the postmaster.
+            if (preloaded is not null)
+                File.Delete(preloaded);
+        }
+    }
+
+    /// <summary>A file beside this project's sources.</summary>
+    public static string Source(string path) => Path.Combine(Path.GetDirectoryName(ServerUnderTest.ProjectFile)!, path);
+
+    /// <summary>Callers on Aegis.</summary>
+    /// <param name="name">Of its database; one more name is one more server on it, joined by a comma.</param>
+    public Task<Measured> AegisAsync(string name, Work work, int callers, bool sqlite = false) =>
+        ServedAsync(name.Split(','), work, callers, async servers =>
+        {
+            var (first, settings) = (servers[0], Array.Empty<(string, string)>());
+            foreach (var server in servers)
+            {
+                _servers[server] = sqlite
+                    ? await ServerUnderTest.StartAsync(ServerUnderTest.ThisBuild, sqlite: true)
+                    : await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, await DatabaseAsync(first), settings);
+                settings = [("AEGIS_SIGNING_KEY", _servers[server].KeyFile)];
+            }
+        });
+
+    /// <summary>Callers on a service that runs one transaction for every call.</summary>
+    public Task<Measured> NaiveAsync(string name, int callers, bool sqlite = false) =>
+        ServedAsync([name], Work.Transition, callers, async servers =>
+            _servers[name] = await ServerUnderTest.StartNaiveAsync(sqlite
+                ? $"sqlite:{Path.Combine(_directory.Path, $"{name}.db")}"
+                : await DatabaseAsync(name)));
+
+    /// <summary>PostgreSQL's own benchmark with a script of ours.</summary>
+    public async Task<Measured> PgbenchAsync(string script, int clients)
+    {
+        var name = $"pgbench_{Path.GetFileNameWithoutExtension(script)}";
+        if (!_databases.ContainsKey(name))
+        {
+            await DatabaseAsync(name);
+            await ChildProcess.RunAsync("psql", "-h", "127.0.0.1", "-p", Text(_cluster.Port), "-U", "postgres", "-d", name,
+                "-q", "-v", "ON_ERROR_STOP=1", "-f", Source("peers/schema.sql"), "-f", Source("peers/workflows.sql"));
+        }
+        await CheckpointAsync();
+        var output = await ChildProcess.OutputOfAsync(_directory.Path, [],
+            "pgbench", "-n", "-M", "prepared", "-h", "127.0.0.1", "-p", Text(_cluster.Port), "-U", "postgres",
+            "-c", Text(clients), "-j", Text(Math.Min(clients, Environment.ProcessorCount)), "-T", Text(_seconds),
+            "-f", Source($"peers/{script}"), "-D", $"snapshot={{\"text\":\"{new string('x', 1013)}\"}}", name);
+        // "tps = 3210.987654 (without initial connection time)"
+        var tps = output.Split('\n').Single(line => line.StartsWith("tps = ", StringComparison.Ordinal)).Split(' ')[2];
+        return new Measured(double.Parse(tps, CultureInfo.InvariantCulture));
+    }
+
+    /// <summary>A program of a peer, which runs the callers in its own process and tells what it counted.</summary>
+    public async Task<Measured> ProgramAsync(string name, int callers, params string[] command)
+    {
+        await DatabaseAsync(name);
+        await CheckpointAsync();
+        var url = $"postgresql://postgres@127.0.0.1:{_cluster.Port}/{name}";
+        var output = await ChildProcess.OutputOfAsync(_directory.Path, [("PEER_DATABASE", url)],
+            command[0], [.. command[1..], "--callers", Text(callers), "--seconds", Text(_seconds), "--warm", Text(WarmSeconds)]);
+        var result = JsonSerializer.Deserialize<LoadResult>(output, JsonSerializerOptions.Web)!;
+        return new Measured(result.Rate);
+    }
+
+    /// <summary>What of PostgreSQL's settings decides whether a commit is durable, as the running server says.</summary>
+    public async Task<string> SettingsAsync()
+    {
+        await using var connection = new NpgsqlConnection(_cluster.ConnectionString);
+        await connection.OpenAsync();
+        await using var command = new NpgsqlCommand(
+            """
+            SELECT string_agg(name || '=' || setting, ', ' ORDER BY name)
+            FROM pg_settings
+            WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'server_version', 'shared_buffers')
+            """, connection);
+        var settings = (string)(await command.ExecuteScalarAsync())!;
+        return settings.Contains("fsync=on", StringComparison.Ordinal) && settings.Contains("synchronous_commit=on", StringComparison.Ordinal)
+            ? settings
+            : throw new InvalidOperationException($"Durability is relaxed, and nothing measured would mean anything: {settings}");
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (var server in _servers.Values)
+            await server.DisposeAsync();
+        await _callers.DisposeAsync();
+        await _cluster.DisposeAsync();
+        _directory.Dispose();
+    }
+
+    private async Task<Measured> ServedAsync(string[] names, Work work, int callers, Func<string[], Task> startAsync)
+    {
+        if (!_servers.ContainsKey(names[0]))
+            await startAsync(names);
+        else
+            await EachAsync(Signal.Continue);
+        await CheckpointAsync();
+        var servers = names.Select(name => _servers[name]).ToList();
+        int[] processes = [_callers.Pid, _cluster.Pid, .. servers.Select(s => s.Pid)];
+        var cpu = 0.0;
+        var result = await _callers.RunAsync(
+            new LoadOrder([.. servers.Select(s => s.Address)], work, callers, WarmSeconds, _seconds),
+            () => cpu = ProcessUse.CpuSeconds(processes));
+        cpu = ProcessUse.CpuSeconds(processes) - cpu;
+        await EachAsync(Signal.Stop);
+        return new Measured(result.Rate, cpu * 1e6 / result.Count);
+
+        async Task EachAsync(Signal signal)
+        {
+            foreach (var name in names)
+                await _servers[name].SendAsync(signal);
+        }
+    }
+
+    /// <summary>A new turn begins with nothing left to be written of the one before.</summary>
+    private Task CheckpointAsync() => ExecuteAsync(_cluster.ConnectionString, "CHECKPOINT");
+
+    private async Task<string> DatabaseAsync(string name)
+    {
+        if (!_databases.TryGetValue(name, out var database))
+        {
+            await ExecuteAsync(_cluster.ConnectionString, $"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+            database = new NpgsqlConnectionStringBuilder(_cluster.ConnectionString) { Database = name }.ConnectionString;
+            _databases.Add(name, database);
+        }
+        return database;
+    }
+
+    private static async Task ExecuteAsync(string database, string sql)
+    {
+        await using var connection = new NpgsqlConnection(database);
+        await connection.OpenAsync();
+        await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
+        await command.ExecuteNonQueryAsync();
+    }
+
+    private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
+}
