@@ -41,16 +41,16 @@ internal sealed class ServerUnderTest : IAsyncDisposable
     {
         var directory = new TemporaryDirectory("server");
         var database = sqlite ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}" : await PostgresCluster.CreateDatabaseAsync();
-        return await StartAsync(assembly, directory, database, ownsDatabase: !sqlite, "aegis.writes", []);
+        return await StartAsync(assembly, directory, database, ownsDatabase: !sqlite, []);
     }
 
     /// <summary>Starts on a database that is there.</summary>
     public static Task<ServerUnderTest> StartOnAsync(string assembly, string database, params (string Name, string Value)[] settings) =>
-        StartAsync(assembly, new TemporaryDirectory("server"), database, ownsDatabase: false, "aegis.writes", settings);
+        StartAsync(assembly, new TemporaryDirectory("server"), database, ownsDatabase: false, settings);
 
     /// <summary>Starts the service as most would write it.</summary>
     public static Task<ServerUnderTest> StartNaiveAsync(string database) =>
-        StartAsync(Told("NaiveAssembly"), new TemporaryDirectory("naive"), database, ownsDatabase: false, "",
+        StartAsync(Told("NaiveAssembly"), new TemporaryDirectory("naive"), database, ownsDatabase: false,
             [("NAIVE_DATABASE", database)]);
 
     /// <summary>Has it stand still, or go on.</summary>
@@ -71,7 +71,7 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         .Single(a => a.Key == what).Value!;
 
     private static async Task<ServerUnderTest> StartAsync(string assembly, TemporaryDirectory directory, string database,
-        bool ownsDatabase, string healthName, (string Name, string Value)[] settings)
+        bool ownsDatabase, (string Name, string Value)[] settings)
     {
         var address = $"http://127.0.0.1:{FreePort.Next()}";
         var start = new ProcessStartInfo("dotnet", [assembly, "--urls", address])
@@ -86,25 +86,20 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         process.OutputDataReceived += (_, _) => { };
         process.BeginOutputReadLine();
         var server = new ServerUnderTest(directory, process, database, ownsDatabase, address);
-        await server.UntilServingAsync(healthName);
+        await server.UntilServingAsync();
         return server;
     }
 
-    private async Task UntilServingAsync(string name)
+    private async Task UntilServingAsync()
     {
         var health = new Health.HealthClient(Channel);
         for (var attempt = 1; ; attempt++)
         {
             try
             {
-                var reply = await health.CheckAsync(new HealthCheckRequest { Service = name });
+                var reply = await health.CheckAsync(new HealthCheckRequest { Service = "aegis.writes" });
                 if (reply.Status == HealthCheckResponse.Types.ServingStatus.Serving)
                     return;
-            }
-            catch (Grpc.Core.RpcException e) when (e.StatusCode == Grpc.Core.StatusCode.Unimplemented)
-            {
-                // It answers, and has no health to tell.
-                return;
             }
             catch (Grpc.Core.RpcException) when (attempt < 1000 && !_process.HasExited)
             {
