@@ -29,7 +29,7 @@ internal static class Compare
         Faster("resume32", "ResumeWorkflow, chain and snapshot verified, 32 callers", "LangGraph PostgresSaver getTuple", 6, "aegis-resume32", "langgraph-get32"),
         Faster("sqlite64", "SQLite, 64 callers", "SQLite, one transaction for each call, 64 callers", 4.5, "sqlite-aegis64", "sqlite-naive64"),
         new("cpu64", "CPU of all processes for a transition, 64 callers, how many times less", "one transaction for each call", Target.AtLeast(6.5, "×"),
-            ["aegis64", "naive64"], m => m[1].CpuMicroseconds / m[0].CpuMicroseconds),
+            ["aegis64", "naive64"], m => m[1].Cpu!.Total / m[0].Cpu!.Total),
         Faster("two64", "two servers on one database, 32 callers each", "one server, 64 callers", 0.8, "aegis-two64", "aegis64"),
         new("refused64", "refused transitions, 64 callers", "transitions", Target.AtLeast(1, "×"), ["aegis-refused64", "aegis64"], Ratio),
         new("hot64", "64 callers on ten workflows", "on workflows of their own", Target.None("×"), ["aegis-hot64", "aegis64"], Ratio),
@@ -58,8 +58,8 @@ internal static class Compare
             [.. contests.Select(c => Row.Of(c.Id, c.Work, c.Against, c.Target,
                 Enumerable.Range(0, rounds).Select(r => c.Value([.. c.Turns.Select(t => measured[t][r])]))))],
             [.. turns.Select(t => Row.Of(t, "absolute", "", Target.None("a second"), measured[t].Select(m => m.Rate))),
-                .. turns.Where(t => measured[t][0].CpuMicroseconds > 0)
-                    .Select(t => Row.Of(t, "CPU", "", Target.None("µs"), measured[t].Select(m => m.CpuMicroseconds)))]);
+                .. turns.Where(t => measured[t][0].Cpu is not null)
+                    .Select(t => Row.Of(t, "CPU", "", Target.None("µs"), measured[t].Select(m => m.Cpu!.Total)))]);
         Console.WriteLine(report.ToMarkdown());
         if (write)
             await report.WriteAsync(Arena.Source("results"));
@@ -75,7 +75,7 @@ internal static class Compare
                 var result = await TurnAsync(arena, turn);
                 measured[turn].Add(result);
                 Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"{round}  {turn,-22} {result.Rate,8:0} a second {(result.CpuMicroseconds > 0 ? $"{result.CpuMicroseconds,8:0} µs of CPU" : "")}"));
+                    $"{round}  {turn,-22} {result.Rate,8:0} a second {result.Cpu}"));
             }
         }
     }
