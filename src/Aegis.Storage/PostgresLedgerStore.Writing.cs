@@ -110,51 +110,72 @@ public sealed partial class PostgresLedgerStore
     private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,
         IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
     {
-        await using var results = await connection.QueryMultipleAsync(
+        await using var statements = new NpgsqlBatch(connection);
+        statements.Add("BEGIN");
+        statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE");
+        statements.Add(
             """
-            BEGIN;
-            SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
-            SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
-            SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1;
-            SELECT hash FROM record WHERE log_index >= @seenSize ORDER BY log_index LIMIT @HashesMax;
-            SELECT workflow_and_lease.*
-            FROM unnest(@namespaces, @workflowIds) AS key (namespace, workflow_id)
-            JOIN workflow_and_lease
-              ON workflow_and_lease.namespace = key.namespace
-             AND workflow_and_lease.workflow_id = key.workflow_id;
+            SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, head.*
+            FROM (SELECT) AS one
+            LEFT JOIN (
+                SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1) AS head ON true
+            """);
+        statements.Add("SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2",
+            new NpgsqlParameter<long> { TypedValue = seenSize }, new NpgsqlParameter<int> { TypedValue = ILedgerStore.HashesMax });
+        // The first from the id on: asked for the id itself on a table that is empty, PostgreSQL may settle for ever on an index that
+        // has the namespace alone.
+        statements.Add(
+            """
+            SELECT found.*
+            FROM unnest($1, $2) AS key (namespace, workflow_id)
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM workflow_and_lease AS w
+                WHERE w.namespace = key.namespace AND w.workflow_id >= key.workflow_id
+                ORDER BY w.workflow_id
+                LIMIT 1) AS found
+            WHERE found.workflow_id = key.workflow_id
+            """,
+            workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
+        statements.Add(
+            """
             SELECT key.namespace, key.workflow_id, bool_or(violation.recorded_at <> 0)
-            FROM unnest(@namespaces, @workflowIds) AS key (namespace, workflow_id)
+            FROM unnest($1, $2) AS key (namespace, workflow_id)
             JOIN violation
               ON violation.released_at = 0
              AND violation.namespace = key.namespace
              AND violation.workflow_id = key.workflow_id
-            GROUP BY key.namespace, key.workflow_id;
-            SELECT * FROM record WHERE request_key = ANY (@requestKeys)
+            GROUP BY key.namespace, key.workflow_id
             """,
-            new
-            {
-                namespaces = workflows.Select(w => w.Namespace).ToArray(),
-                workflowIds = workflows.Select(w => w.WorkflowId).ToArray(),
-                requestKeys = requestKeys.Select(k => k.ToArray()).ToArray(),
-                seenSize,
-                ILedgerStore.HashesMax,
-            });
-        await results.ReadAsync<short>();
-        var now = await results.ReadSingleAsync<long>();
-        var head = (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead();
+            workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
+        if (requestKeys.Count > 0)
+        {
+            statements.Add("SELECT * FROM record WHERE request_key = ANY ($1)",
+                requestKeys.Byteas(k => k.ToArray()));
+        }
+
+        await using var reader = await statements.ExecuteReaderAsync();
+        await reader.NextResultAsync();
+        await reader.ReadAsync();
+        var now = reader.GetInt64(0);
+        var head = await reader.IsDBNullAsync(1) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
+        await reader.NextResultAsync();
+        var hashes = await reader.RowsAsync(r => HashBytes.One(r.GetFieldValue<byte[]>(0)));
+        var found = await reader.RowsAsync(reader.GetRowParser<WorkflowRow>());
+        var quarantines = await reader.RowsAsync(r => new Quarantine(new WorkflowKey(r.GetString(0), r.GetString(1)), r.GetBoolean(2)));
+        var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         return new BatchState
         {
             LogSize = head?.Size ?? 0,
             LogId = head?.LogId ?? "",
             Frontier = head is null ? new MerkleFrontier() : head.Frontier,
             SignedNote = head?.SignedNote ?? "",
-            HashesSince = [.. (await results.ReadAsync<byte[]>()).Select(HashBytes.One)],
+            HashesSince = hashes,
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = now,
-            Workflows = [.. (await results.ReadAsync<WorkflowRow>()).Select(row => row.ToWorkflow())],
-            Quarantines = [.. (await results.ReadAsync<(string Namespace, string WorkflowId, bool IsRecorded)>())
-                .Select(q => new Quarantine(new WorkflowKey(q.Namespace, q.WorkflowId), q.IsRecorded))],
-            KnownRequests = [.. (await results.ReadAsync<RecordRow>()).Select(row => row.ToStoredRecord())],
+            Workflows = [.. found.Select(row => row.ToWorkflow())],
+            Quarantines = quarantines,
+            KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };
     }
 

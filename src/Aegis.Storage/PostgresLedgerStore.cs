@@ -135,7 +135,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     /// <summary>
     /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Plans are made once, perhaps on
-    /// empty tables, and last: hence generic plans without sequential scans. Durability is raised, never lowered.
+    /// empty tables, and last: hence generic plans that look every row up by its index and scan or hash no table. Durability is
+    /// raised, never lowered.
     /// </summary>
     private const string WriterSession =
         """
@@ -151,6 +152,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('statement_timeout', '0', false),
             set_config('plan_cache_mode', 'force_generic_plan', false),
             set_config('enable_seqscan', 'off', false),
+            set_config('enable_hashjoin', 'off', false),
+            set_config('enable_mergejoin', 'off', false),
             set_config('jit', 'off', false)
         """;
 
