@@ -81,7 +81,9 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         }
         if (await store.ReadHeadAsync(cancellationToken) is not { IsSealed: true } head)
             return;
-        if (_wasRolledBack || head.LogId != _logId || head.Size < _window?.Size)
+        // Where more came than the window holds, the window is the newest again, and what lies between is the scrub's: otherwise the
+        // faster the log is written, the more of the machine its audit would take.
+        if (_wasRolledBack || head.LogId != _logId || head.Size < _window?.Size || head.Size > _window?.Size + WindowRecords)
             (_window, _logId, _wasRolledBack) = (null, head.LogId, false);
         _window ??= new AuditWindow(
             await TrustedStartAsync(store, signer, head.Size - WindowRecords, cancellationToken), signer);
