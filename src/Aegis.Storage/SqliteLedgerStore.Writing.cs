@@ -11,16 +11,15 @@ public sealed partial class SqliteLedgerStore
         IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
-        SqliteConnection? connection = null;
         try
         {
-            connection = OpenForWriting();
-            connection.Execute("BEGIN IMMEDIATE");
-            return new Transaction(this, connection, ReadState(connection, workflows, requestKeys, seenSize));
+            _writer ??= new SqliteWriter(OpenForWriting());
+            _writer.Execute("BEGIN IMMEDIATE");
+            return new Transaction(this, _writer, ReadState(_writer, workflows, requestKeys, seenSize));
         }
         catch (Exception e)
         {
-            Discard(connection);
+            DiscardWriter();
             _writing.Release();
             if (e is SqliteException sqlite)
                 throw Classify(sqlite);
@@ -56,33 +55,31 @@ public sealed partial class SqliteLedgerStore
         }
     }
 
-    private BatchState ReadState(SqliteConnection connection, IReadOnlyCollection<WorkflowKey> workflows,
+    private BatchState ReadState(SqliteWriter writer, IReadOnlyCollection<WorkflowKey> workflows,
         IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
     {
-        var head = ReadHead(connection);
+        var head = ReadHead(writer.Connection);
         var heads = new List<Workflow>();
         var quarantines = new List<Quarantine>();
         foreach (var key in workflows)
         {
-            var isRecorded = connection.QuerySingle<bool?>(
+            var isRecorded = writer.Scalar(
                 """
                 SELECT max(recorded_at <> 0)
                 FROM violation
-                WHERE released_at = 0 AND namespace = @Namespace AND workflow_id = @WorkflowId
-                """, key);
-            if (isRecorded is { } recorded)
-                quarantines.Add(new Quarantine(key, recorded));
-            var row = connection.QuerySingleOrDefault<WorkflowRow>(
-                "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key);
+                WHERE released_at = 0 AND namespace = $1 AND workflow_id = $2
+                """, key.Namespace, key.WorkflowId);
+            if (isRecorded is not null)
+                quarantines.Add(new Quarantine(key, isRecorded is not 0L));
+            var row = writer.First<WorkflowRow>(
+                "SELECT * FROM workflow_and_lease WHERE namespace = $1 AND workflow_id = $2", key.Namespace, key.WorkflowId);
             if (row is not null)
                 heads.Add(row.ToWorkflow());
         }
         var known = new List<StoredRecord>();
         foreach (var requestKey in requestKeys)
         {
-            var row = connection.QuerySingleOrDefault<RecordRow>(
-                "SELECT * FROM record WHERE request_key = @key", new { key = requestKey.ToArray() });
-            if (row is not null)
+            if (writer.First<RecordRow>("SELECT * FROM record WHERE request_key = $1", requestKey.ToArray()) is { } row)
                 known.Add(row.ToStoredRecord());
         }
         return new BatchState
@@ -91,7 +88,7 @@ public sealed partial class SqliteLedgerStore
             LogSize = head?.Size ?? 0,
             Frontier = head is null ? new MerkleFrontier() : head.Frontier,
             SignedNote = head?.SignedNote ?? "",
-            HashesSince = ReadHashes(connection, seenSize, ILedgerStore.HashesMax, fromEncoded: false),
+            HashesSince = ReadHashes(writer.Connection, seenSize, ILedgerStore.HashesMax, fromEncoded: false),
             Quarantines = quarantines,
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = Now(),
@@ -117,19 +114,42 @@ public sealed partial class SqliteLedgerStore
         connection.Dispose();
     }
 
-    private sealed class Transaction(SqliteLedgerStore store, SqliteConnection connection, BatchState state)
-        : LedgerTransaction(state)
+    /// <summary>Nothing was written.</summary>
+    private void RollBack()
+    {
+        try
+        {
+            _writer!.Execute("ROLLBACK");
+        }
+        catch (SqliteException)
+        {
+            DiscardWriter();
+        }
+    }
+
+    /// <summary>The writer's connection is in doubt: the next transaction opens another.</summary>
+    private void DiscardWriter()
+    {
+        Discard(_writer?.Connection);
+        _writer?.Dispose();
+        _writer = null;
+    }
+
+    private sealed class Transaction(SqliteLedgerStore store, SqliteWriter writer, BatchState state) : LedgerTransaction(state)
     {
         private bool _isOver;
+        private bool _isInDoubt;
         private bool _isDisposed;
 
         public override Task CommitAsync(LedgerBatch batch)
         {
             if (!batch.IsSealed)
                 throw new ArgumentException("The batch is not sealed.", nameof(batch));
+            // Until it is known to be stored.
+            _isInDoubt = true;
             try
             {
-                SqliteWrites.Store(connection, batch);
+                SqliteWrites.Store(writer, batch);
             }
             catch (SqliteException e)
             {
@@ -138,8 +158,8 @@ public sealed partial class SqliteLedgerStore
             try
             {
                 // A crash here: the WAL either holds the whole transaction, synced, or it never was.
-                connection.Execute("COMMIT");
-                _isOver = true;
+                writer.Execute("COMMIT");
+                (_isOver, _isInDoubt) = (true, false);
                 return Task.CompletedTask;
             }
             catch (SqliteException e) when (e.SqliteErrorCode is SQLitePCL.raw.SQLITE_BUSY or SQLitePCL.raw.SQLITE_FULL)
@@ -160,10 +180,10 @@ public sealed partial class SqliteLedgerStore
             if (_isDisposed)
                 return ValueTask.CompletedTask;
             _isDisposed = true;
-            if (_isOver)
-                connection.Dispose();
-            else
-                Discard(connection);
+            if (_isInDoubt)
+                store.DiscardWriter();
+            else if (!_isOver)
+                store.RollBack();
             store._writing.Release();
             return ValueTask.CompletedTask;
         }

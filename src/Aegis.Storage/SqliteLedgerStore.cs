@@ -23,6 +23,9 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
     // Held from Begin to the end of the transaction: SQLite has one writer, and this server's wait in line here.
     private readonly SemaphoreSlim _writing = new(1, 1);
 
+    // Of the ledger, kept from one transaction to the next; owned by whoever holds the line above.
+    private SqliteWriter? _writer;
+
     static SqliteLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     private SqliteLedgerStore(string path, bool isTemporary, TimeProvider time)
@@ -98,6 +101,7 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
     public ValueTask DisposeAsync()
     {
         // The readers first: the last connection to close takes the WAL back into the file, and a reader cannot.
+        _writer?.Dispose();
         foreach (var connectionString in new[] { _readConnectionString, _writeConnectionString })
         {
             using var connection = new SqliteConnection(connectionString);

@@ -17,19 +17,20 @@ internal static class SqliteRepairs
             connection.Execute("DELETE FROM record WHERE log_index = @logIndex", new { logIndex });
     }
 
-    public static void Store(SqliteConnection connection, LedgerBatch batch)
+    public static void Store(SqliteWriter writer, LedgerBatch batch)
     {
         foreach (var repair in batch.Repairs)
-            Restore(connection, repair, batch.LogSizeBefore);
+            Restore(writer, repair, batch.LogSizeBefore);
         foreach (var change in batch.ViolationChanges)
-            Change(connection, change, batch.Now);
+            Change(writer.Connection, change, batch.Now);
     }
 
-    private static void Restore(SqliteConnection connection, Repair repair, long logSize)
+    private static void Restore(SqliteWriter writer, Repair repair, long logSize)
     {
+        var connection = writer.Connection;
         foreach (var logIndex in repair.Removed.Where(i => i < logSize))
             connection.Execute("DELETE FROM record WHERE log_index = @logIndex", new { logIndex });
-        SqliteWrites.StoreRecords(connection, repair.Records);
+        SqliteWrites.StoreRecords(writer, repair.Records);
         if (repair.Snapshot is { } snapshot)
         {
             connection.Execute(
@@ -44,7 +45,7 @@ internal static class SqliteRepairs
                     sha256 = snapshot.Sha256.ToArray(),
                     content = snapshot.Content.ToArray(),
                 });
-            SqliteWrites.StoreSnapshots(connection, [snapshot]);
+            SqliteWrites.StoreSnapshots(writer, [snapshot]);
         }
         if (repair.Head is not null || repair.RemovesHead)
         {
@@ -53,7 +54,7 @@ internal static class SqliteRepairs
                 "DELETE FROM workflow WHERE namespace = @Namespace AND workflow_id = @WorkflowId", repair.Key);
         }
         if (repair.Head is { } head)
-            SqliteWrites.StoreWorkflows(connection, [head]);
+            SqliteWrites.StoreWorkflows(writer, [head]);
         foreach (var tile in repair.Tiles)
         {
             connection.Execute(

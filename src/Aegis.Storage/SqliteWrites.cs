@@ -7,32 +7,24 @@ namespace Aegis.Storage;
 /// <summary>The statements that store what a batch decided; the head of the log comes last.</summary>
 internal static class SqliteWrites
 {
-    public static void Store(SqliteConnection connection, LedgerBatch batch)
+    public static void Store(SqliteWriter writer, LedgerBatch batch)
     {
-        SqliteRepairs.RemoveStrays(connection, batch);
-        StoreRecords(connection, batch.Records);
-        StoreSnapshots(connection, batch.Snapshots);
-        StoreWorkflows(connection, batch.Workflows);
-        StoreLeases(connection, batch.Leases);
-        Erase(connection, batch.Erased);
-        SqliteRepairs.Store(connection, batch);
-        StoreTiles(connection, batch.Tiles);
+        SqliteRepairs.RemoveStrays(writer.Connection, batch);
+        StoreRecords(writer, batch.Records);
+        StoreSnapshots(writer, batch.Snapshots);
+        StoreWorkflows(writer, batch.Workflows);
+        StoreLeases(writer, batch.Leases);
+        Erase(writer.Connection, batch.Erased);
+        SqliteRepairs.Store(writer, batch);
+        StoreTiles(writer.Connection, batch.Tiles);
         if (batch.Head is { } head)
         {
-            connection.Execute(
+            writer.Execute(
                 """
                 INSERT INTO log_head (size, log_id, last_recorded_at, root, frontier, signed_note)
-                VALUES (@LogSize, @LogId, @LastRecordedAt, @root, @frontier, @SignedNote)
+                VALUES ($1, $2, $3, $4, $5, $6)
                 """,
-                new
-                {
-                    batch.LogSize,
-                    batch.LogId,
-                    batch.LastRecordedAt,
-                    root = head.Head.Root.ToArray(),
-                    frontier = head.Frontier.ToArray(),
-                    head.SignedNote,
-                });
+                batch.LogSize, batch.LogId, batch.LastRecordedAt, head.Head.Root.ToArray(), head.Frontier.ToArray(), head.SignedNote);
         }
     }
 
@@ -77,27 +69,22 @@ internal static class SqliteWrites
         }
     }
 
-    public static void StoreRecords(SqliteConnection connection, IReadOnlyList<StoredRecord> records)
+    public static void StoreRecords(SqliteWriter writer, IReadOnlyList<StoredRecord> records)
     {
-        using var command = connection.CreateCommand();
-        command.CommandText =
-            """
-            INSERT INTO record (
-                log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state,
-                status, request_id, request_key, lease_epoch, occurred_at, recorded_at, person_salt, actor,
-                principal, content_salt, reason, metadata, snapshot_salt, snapshot_content_type, snapshot_size,
-                snapshot_sha256, hash, encoded)
-            VALUES (
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-                $23, $24, $25, $26, $27)
-            """;
-        for (var i = 1; i <= 27; i++)
-            command.Parameters.Add(new SqliteParameter { ParameterName = "$" + i });
         foreach (var stored in records)
         {
             var r = stored.Record;
-            object?[] values =
-            [
+            writer.Execute(
+                """
+                INSERT INTO record (
+                    log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state,
+                    status, request_id, request_key, lease_epoch, occurred_at, recorded_at, person_salt, actor,
+                    principal, content_salt, reason, metadata, snapshot_salt, snapshot_content_type, snapshot_size,
+                    snapshot_sha256, hash, encoded)
+                VALUES (
+                    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+                    $23, $24, $25, $26, $27)
+                """,
                 stored.LogIndex, r.LogId, r.Namespace, r.WorkflowId, r.Sequence, (long)r.Kind, r.WorkflowType,
                 r.FromState, r.ToState, (long)r.Status, r.RequestId,
                 r.RequestId.Length == 0 ? null : RecordFormat.RequestKey(r.Key, r.RequestId).ToArray(),
@@ -106,51 +93,35 @@ internal static class SqliteWrites
                 r.Content?.Salt.ToArray(), r.Content?.Reason,
                 r.Content is null ? null : MetadataJson.Write(r.Content.Metadata),
                 r.Snapshot?.Salt.ToArray(), r.Snapshot?.ContentType, r.Snapshot?.Size, r.Snapshot?.Sha256.ToArray(),
-                stored.Hash.ToArray(), stored.Encoded.ToArray(),
-            ];
-            for (var i = 0; i < values.Length; i++)
-                command.Parameters[i].Value = values[i] ?? DBNull.Value;
-            command.ExecuteNonQuery();
+                stored.Hash.ToArray(), stored.Encoded.ToArray());
         }
     }
 
-    public static void StoreSnapshots(SqliteConnection connection, IReadOnlyCollection<Snapshot> snapshots)
+    public static void StoreSnapshots(SqliteWriter writer, IReadOnlyCollection<Snapshot> snapshots)
     {
         foreach (var snapshot in snapshots)
         {
-            connection.Execute(
+            writer.Execute(
                 """
                 INSERT INTO snapshot (namespace, workflow_id, sha256, content)
-                SELECT @Namespace, @WorkflowId, @sha256, @content
-                WHERE NOT EXISTS (
-                    SELECT 1
-                    FROM snapshot
-                    WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sha256 = @sha256)
+                SELECT $1, $2, $3, $4
+                WHERE NOT EXISTS (SELECT 1 FROM snapshot WHERE namespace = $1 AND workflow_id = $2 AND sha256 = $3)
                 """,
-                new
-                {
-                    snapshot.Key.Namespace,
-                    snapshot.Key.WorkflowId,
-                    sha256 = snapshot.Sha256.ToArray(),
-                    content = snapshot.Content.ToArray(),
-                });
+                snapshot.Key.Namespace, snapshot.Key.WorkflowId, snapshot.Sha256.ToArray(), snapshot.Content.ToArray());
         }
     }
 
-    public static void StoreWorkflows(SqliteConnection connection, IEnumerable<Workflow> workflows)
+    public static void StoreWorkflows(SqliteWriter writer, IEnumerable<Workflow> workflows)
     {
         foreach (var workflow in workflows)
         {
-            connection.Execute(
+            writer.Execute(
                 """
                 INSERT INTO workflow (
                     namespace, workflow_id, workflow_type, state, status, sequence, head_hash, checkpoint_sequence,
                     metadata, forked_from_workflow_id, forked_from_sequence, forked_from_hash, created_log_index,
                     created_at, updated_at, importing)
-                VALUES (
-                    @Namespace, @WorkflowId, @WorkflowType, @State, @status, @Sequence, @headHash,
-                    @CheckpointSequence, @metadata, @forkId, @forkSequence, @forkHash, @CreatedLogIndex, @CreatedAt,
-                    @UpdatedAt, @Importing)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
                 ON CONFLICT (namespace, workflow_id) DO UPDATE SET
                     state = excluded.state,
                     status = excluded.status,
@@ -161,42 +132,27 @@ internal static class SqliteWrites
                     updated_at = excluded.updated_at,
                     importing = excluded.importing
                 """,
-                new
-                {
-                    workflow.Key.Namespace,
-                    workflow.Key.WorkflowId,
-                    workflow.WorkflowType,
-                    workflow.State,
-                    status = (long)workflow.Status,
-                    workflow.Sequence,
-                    headHash = workflow.HeadHash.ToArray(),
-                    workflow.CheckpointSequence,
-                    metadata = MetadataJson.Write(workflow.Metadata),
-                    forkId = workflow.ForkedFrom?.WorkflowId,
-                    forkSequence = workflow.ForkedFrom?.Sequence,
-                    forkHash = workflow.ForkedFrom?.Hash.ToArray(),
-                    workflow.CreatedLogIndex,
-                    workflow.CreatedAt,
-                    workflow.UpdatedAt,
-                    workflow.Importing,
-                });
+                workflow.Key.Namespace, workflow.Key.WorkflowId, workflow.WorkflowType, workflow.State, (long)workflow.Status,
+                workflow.Sequence, workflow.HeadHash.ToArray(), workflow.CheckpointSequence, MetadataJson.Write(workflow.Metadata),
+                workflow.ForkedFrom?.WorkflowId, workflow.ForkedFrom?.Sequence, workflow.ForkedFrom?.Hash.ToArray(),
+                workflow.CreatedLogIndex, workflow.CreatedAt, workflow.UpdatedAt, workflow.Importing);
         }
     }
 
-    private static void StoreLeases(SqliteConnection connection, IEnumerable<(WorkflowKey Key, Lease Lease)> leases)
+    private static void StoreLeases(SqliteWriter writer, IEnumerable<(WorkflowKey Key, Lease Lease)> leases)
     {
         foreach (var (key, lease) in leases)
         {
-            connection.Execute(
+            writer.Execute(
                 """
                 INSERT INTO lease (namespace, workflow_id, owner, epoch, expires_at)
-                VALUES (@Namespace, @WorkflowId, @Owner, @Epoch, @ExpiresAt)
+                VALUES ($1, $2, $3, $4, $5)
                 ON CONFLICT (namespace, workflow_id) DO UPDATE SET
                     owner = excluded.owner,
                     epoch = excluded.epoch,
                     expires_at = excluded.expires_at
                 """,
-                new { key.Namespace, key.WorkflowId, lease.Owner, lease.Epoch, lease.ExpiresAt });
+                key.Namespace, key.WorkflowId, lease.Owner, lease.Epoch, lease.ExpiresAt);
         }
     }
 

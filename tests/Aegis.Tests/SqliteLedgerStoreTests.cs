@@ -85,7 +85,7 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
     public async Task Durability_is_full()
     {
         await using var transaction = await BeginAsync(Store, Ask.Start("w"));
-        var writer = PostgresFaultTests.WriterOf<SqliteConnection>(transaction);
+        var writer = PostgresFaultTests.WriterOf<SqliteWriter>(transaction).Connection;
 
         Assert.That(await writer.QuerySingleAsync<string>("PRAGMA journal_mode"), Is.EqualTo("wal"));
         Assert.That(await writer.QuerySingleAsync<long>("PRAGMA synchronous"), Is.EqualTo(2), "FULL");
