@@ -11,11 +11,26 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
 {
     private const int PageSize = 500;
 
+    // Mostly a checkpoint and little more.
+    private const int FirstPageSize = 20;
+
     /// <summary>A workflow; with <paramref name="allowQuarantined"/> as it is stored, altered or not.</summary>
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
-    public async Task<Workflow> FindAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)
+    public async Task<Workflow> FindAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken) =>
+        await FoundAsync(key, await store.FindWorkflowAsync(key, cancellationToken), allowQuarantined, cancellationToken);
+
+    /// <summary>A workflow as <see cref="FindAsync"/> gives it, with what it goes on from.</summary>
+    /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
+    public async Task<Resumable> FindResumableAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)
     {
-        var workflow = await store.FindWorkflowAsync(key, cancellationToken);
+        var found = (await store.ReadResumableAsync([key], FirstPageSize, Limits.SnapshotBytesMax, cancellationToken)).SingleOrDefault();
+        await FoundAsync(key, found?.Workflow, allowQuarantined, cancellationToken);
+        return found!;
+    }
+
+    private async Task<Workflow> FoundAsync(WorkflowKey key, Workflow? workflow, bool allowQuarantined,
+        CancellationToken cancellationToken)
+    {
         // One that is gone may have been deleted behind the service.
         if (!allowQuarantined && (workflow?.Quarantined ?? !findings.IsClean))
             await DemandReleasedAsync(key, cancellationToken);
@@ -44,9 +59,17 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
     /// <summary>
     /// A workflow to go on with: its newest checkpoint, and the records since, cut by bytes. Or, unchecked, what there is of it.
     /// </summary>
-    public async Task<ResumedChain> ResumeAsync(Workflow workflow, int bytesMax, bool isChecked,
+    /// <param name="workflow">As it is to be gone on with.</param>
+    /// <param name="read">What was read of it beforehand, if anything; what is missing is read here.</param>
+    /// <param name="bytesMax">How many bytes of records, roughly.</param>
+    /// <param name="isChecked">Whether it has to verify.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    public async Task<ResumedChain> ResumeAsync(Workflow workflow, Resumable? read, int bytesMax, bool isChecked,
         CancellationToken cancellationToken)
     {
+        // It may have gone on since, or not yet.
+        if (read?.Workflow.CheckpointSequence != workflow.CheckpointSequence)
+            read = null;
         var from = Math.Max(1, workflow.CheckpointSequence);
         var verifier = new ChainVerifier(workflow.Key, from);
         StoredRecord? checkpoint = null;
@@ -55,8 +78,10 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
         var isCut = false;
         for (var next = from; next <= workflow.Sequence;)
         {
-            var page = await store.ReadChainAsync(workflow.Key, next, descending: false,
-                (int)Math.Min(PageSize, workflow.Sequence - next + 1), cancellationToken);
+            var page = next == from && read?.Records.Where(r => r.Record.Sequence <= workflow.Sequence).ToList() is { Count: > 0 } first
+                ? first
+                : await store.ReadChainAsync(workflow.Key, next, descending: false,
+                    (int)Math.Min(PageSize, workflow.Sequence - next + 1), cancellationToken);
             if (page.Count == 0)
                 break;
             foreach (var record in page)
@@ -79,19 +104,19 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
         var snapshot = checkpoint is null
             ? null
             : isChecked
-                ? await SnapshotOfAsync(checkpoint, cancellationToken)
-                : await StoredSnapshotOfAsync(checkpoint, cancellationToken);
+                ? await SnapshotOfAsync(checkpoint, cancellationToken, read?.Snapshot)
+                : read?.Snapshot ?? await StoredSnapshotOfAsync(checkpoint, cancellationToken);
         return new ResumedChain(checkpoint, snapshot, since, isCut);
     }
 
-    /// <summary>The bytes of a record's snapshot, checked.</summary>
+    /// <summary>The bytes of a record's snapshot, checked; those that were read already need not be read again.</summary>
     /// <exception cref="RefusalException">SNAPSHOT_ERASED or SNAPSHOT_CORRUPT.</exception>
-    public async Task<byte[]> SnapshotOfAsync(StoredRecord record, CancellationToken cancellationToken)
+    public async Task<byte[]> SnapshotOfAsync(StoredRecord record, CancellationToken cancellationToken, byte[]? read = null)
     {
         var key = record.Record.Key;
         if (record.Record.Snapshot is not { } part)
             throw new RefusalException(Erased(record));
-        var content = await store.ReadSnapshotAsync(key, part.Sha256, cancellationToken);
+        var content = read ?? await store.ReadSnapshotAsync(key, part.Sha256, cancellationToken);
         if (content is null && await IsErasedAsync(record, cancellationToken))
             throw new RefusalException(Erased(record));
         var verifier = new ChainVerifier(key, record.Record.Sequence);

@@ -61,9 +61,11 @@ public sealed partial class RecoveryService
         var failed = new List<Workflow>();
         try
         {
+            var read = (await store.ReadResumableAsync([.. held.Select(w => w.Key)], RecordsReadAtOnce, SnapshotBytesReadAtOnce,
+                cancellationToken)).ToDictionary(r => r.Workflow.Key);
             while (held.TryPeek(out var workflow))
             {
-                var response = await TryResumeAsync(run, workflow, cancellationToken);
+                var response = await TryResumeAsync(run, workflow, read.GetValueOrDefault(workflow.Key), cancellationToken);
                 await responseStream.WriteAsync(response, cancellationToken);
                 held.Dequeue();
                 if (response.ResultCase == Pb.ResumePendingWorkflowsResponse.ResultOneofCase.Failed)
@@ -77,12 +79,12 @@ public sealed partial class RecoveryService
     }
 
     /// <summary>A workflow that does not verify fails alone; a store that fails ends the stream.</summary>
-    private async Task<Pb.ResumePendingWorkflowsResponse> TryResumeAsync(PendingRun run, Workflow workflow,
+    private async Task<Pb.ResumePendingWorkflowsResponse> TryResumeAsync(PendingRun run, Workflow workflow, Resumable? read,
         CancellationToken cancellationToken)
     {
         try
         {
-            var resumed = await ResumeAsync(workflow, run.WithSnapshots, isChecked: true, cancellationToken);
+            var resumed = await ResumeAsync(workflow, read, run.WithSnapshots, isChecked: true, cancellationToken);
             resumed.Lease = workflow.Lease.ToPb();
             run.Summary.Resumed++;
             return new Pb.ResumePendingWorkflowsResponse { Resumed = resumed };

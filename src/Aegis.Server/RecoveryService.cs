@@ -15,6 +15,10 @@ public sealed partial class RecoveryService(
     private const int ResponseOverhead = 128 * 1024;
     private const int PageSize = 100;
 
+    // Of each workflow, before more is read of those that have more.
+    private const int RecordsReadAtOnce = 5;
+    private const long SnapshotBytesReadAtOnce = 64 * 1024;
+
     public override async Task<Pb.ResumeWorkflowResponse> ResumeWorkflow(
         Pb.ResumeWorkflowRequest request, ServerCallContext context)
     {
@@ -34,15 +38,16 @@ public sealed partial class RecoveryService(
 
         if (owner.Length == 0)
         {
-            var found = await chains.FindAsync(key, request.AllowQuarantined, context.CancellationToken);
-            return await ResumeAsync(found, withSnapshot: true, !request.AllowQuarantined, context.CancellationToken);
+            var found = await chains.FindResumableAsync(key, request.AllowQuarantined, context.CancellationToken);
+            return await ResumeAsync(found.Workflow, found, withSnapshot: true, !request.AllowQuarantined, context.CancellationToken);
         }
         var answer = (await AcquireAsync([key], owner, duration, request.TakeOverOwn, null, context.CancellationToken))[0];
         if (answer.Workflow is not { } workflow)
             throw new RefusalException(answer.Refusal!);
         try
         {
-            var response = await ResumeAsync(workflow, withSnapshot: true, isChecked: true, context.CancellationToken);
+            var read = await store.ReadResumableAsync([key], RecordsReadAtOnce, Limits.SnapshotBytesMax, context.CancellationToken);
+            var response = await ResumeAsync(workflow, read.SingleOrDefault(), withSnapshot: true, isChecked: true, context.CancellationToken);
             response.Lease = workflow.Lease.ToPb();
             // Nobody is there to take it.
             context.CancellationToken.ThrowIfCancellationRequested();
@@ -209,12 +214,12 @@ public sealed partial class RecoveryService(
         }
     }
 
-    private async Task<Pb.ResumeWorkflowResponse> ResumeAsync(Workflow workflow, bool withSnapshot, bool isChecked,
+    private async Task<Pb.ResumeWorkflowResponse> ResumeAsync(Workflow workflow, Resumable? read, bool withSnapshot, bool isChecked,
         CancellationToken cancellationToken)
     {
         // The snapshot's size is not known yet: what the largest leaves is always free for records.
         const int recordBytesMax = Limits.ResponseBytesMax - ResponseOverhead - Limits.SnapshotBytesMax;
-        var chain = await chains.ResumeAsync(workflow, recordBytesMax, isChecked, cancellationToken);
+        var chain = await chains.ResumeAsync(workflow, read, recordBytesMax, isChecked, cancellationToken);
         var response = new Pb.ResumeWorkflowResponse { Workflow = workflow.ToPb(), MoreRecords = chain.IsCut };
         if (chain.Checkpoint is { } checkpoint)
         {

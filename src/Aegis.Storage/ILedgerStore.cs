@@ -94,6 +94,17 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// <summary>A workflow, or null.</summary>
     Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken);
 
+    /// <summary>
+    /// What workflows go on from, in one look: each as it is, its records from the newest checkpoint on, or from the first, and the
+    /// bytes of that checkpoint. Those that are not there are left out.
+    /// </summary>
+    /// <param name="keys">The workflows.</param>
+    /// <param name="recordsMax">How many records of each; what follows, ReadChainAsync gives.</param>
+    /// <param name="snapshotBytesMax">Larger snapshots are left out; ReadSnapshotAsync gives them.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
+    Task<IReadOnlyList<Resumable>> ReadResumableAsync(IReadOnlyCollection<WorkflowKey> keys, int recordsMax, long snapshotBytesMax,
+        CancellationToken cancellationToken);
+
     /// <summary>Workflows in order of creation, from the first whose CreatedLogIndex is above the cursor.</summary>
     Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken);
@@ -282,6 +293,9 @@ public sealed record ViolationFilter
 
 /// <summary>Changes whenever the set of open violations does.</summary>
 public readonly record struct OpenViolations(long Count, long Recorded, long NewestNumber, long NewestFoundAt);
+
+/// <summary>A workflow, its records from the newest checkpoint on, as many as were asked for, and the bytes of that checkpoint.</summary>
+public sealed record Resumable(Workflow Workflow, IReadOnlyList<StoredRecord> Records, byte[]? Snapshot);
 
 /// <summary>The number of workflows that share a type, a state and a status.</summary>
 public sealed record WorkflowCount(string WorkflowType, string State, WorkflowStatus Status, long Count);

@@ -1,5 +1,6 @@
 using Aegis.Core;
 using Dapper;
+using Npgsql;
 
 namespace Aegis.Storage;
 
@@ -61,6 +62,64 @@ public sealed partial class PostgresLedgerStore
         ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(
             "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId",
             key, cancellationToken: cancellationToken)))?.ToWorkflow(), cancellationToken);
+
+    public Task<IReadOnlyList<Resumable>> ReadResumableAsync(IReadOnlyCollection<WorkflowKey> keys, int recordsMax,
+        long snapshotBytesMax, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Resumable>>(async connection =>
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            SELECT
+                w.namespace, w.workflow_id, w.workflow_type, w.state, w.status, w.sequence, w.head_hash, w.checkpoint_sequence, w.metadata,
+                w.forked_from_workflow_id, w.forked_from_sequence, w.forked_from_hash, w.created_log_index, w.created_at, w.updated_at,
+                w.importing, w.lease_owner, w.lease_epoch, w.lease_expires_at, w.quarantined,
+                s.content,
+                r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
+                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
+            FROM unnest($1, $2) AS key (namespace, workflow_id)
+            CROSS JOIN LATERAL (
+                SELECT *
+                FROM workflow_and_lease AS found
+                WHERE found.namespace = key.namespace AND found.workflow_id >= key.workflow_id
+                ORDER BY found.workflow_id
+                LIMIT 1) AS w
+            LEFT JOIN LATERAL (
+                SELECT *
+                FROM record
+                WHERE record.namespace = w.namespace
+                  AND record.workflow_id = w.workflow_id
+                  AND record.sequence >= greatest(1, w.checkpoint_sequence)
+                ORDER BY record.sequence
+                LIMIT $3) AS r ON true
+            LEFT JOIN LATERAL (
+                SELECT content
+                FROM snapshot
+                WHERE snapshot.namespace = w.namespace
+                  AND snapshot.workflow_id = w.workflow_id
+                  AND snapshot.sha256 = r.snapshot_sha256
+                  AND r.sequence = w.checkpoint_sequence
+                  AND octet_length(snapshot.content) <= $4
+                LIMIT 1) AS s ON true
+            WHERE w.workflow_id = key.workflow_id
+            """, connection);
+        command.Parameters.Add(keys.Texts(k => k.Namespace));
+        command.Parameters.Add(keys.Texts(k => k.WorkflowId));
+        command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = recordsMax });
+        command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = snapshotBytesMax });
+        var found = new Dictionary<WorkflowKey, (Workflow Workflow, List<StoredRecord> Records, byte[]? Snapshot)>();
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        while (await reader.ReadAsync(cancellationToken))
+        {
+            var key = new WorkflowKey(reader.GetString(0), reader.GetString(1));
+            var so = found.TryGetValue(key, out var known) ? known : (Workflow: WorkflowRow.Read(reader), Records: [], Snapshot: null);
+            if (!reader.IsDBNull(WorkflowRow.Columns))
+                so.Snapshot = reader.GetFieldValue<byte[]>(WorkflowRow.Columns);
+            if (!reader.IsDBNull(WorkflowRow.Columns + 1))
+                so.Records.Add(RecordRow.Read(reader, WorkflowRow.Columns + 1));
+            found[key] = so;
+        }
+        return [.. found.Values.Select(f => new Resumable(f.Workflow, [.. f.Records.OrderBy(r => r.Record.Sequence)], f.Snapshot))];
+    }, cancellationToken);
 
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(async connection =>

@@ -126,7 +126,11 @@ public sealed partial class PostgresLedgerStore
         // has the namespace alone.
         statements.Add(
             """
-            SELECT found.*
+            SELECT
+                found.namespace, found.workflow_id, found.workflow_type, found.state, found.status, found.sequence, found.head_hash,
+                found.checkpoint_sequence, found.metadata, found.forked_from_workflow_id, found.forked_from_sequence,
+                found.forked_from_hash, found.created_log_index, found.created_at, found.updated_at, found.importing,
+                found.lease_owner, found.lease_epoch, found.lease_expires_at, found.quarantined
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             CROSS JOIN LATERAL (
                 SELECT *
@@ -161,7 +165,7 @@ public sealed partial class PostgresLedgerStore
         var head = await reader.IsDBNullAsync(1) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
         await reader.NextResultAsync();
         var hashes = await reader.RowsAsync(r => HashBytes.One(r.GetFieldValue<byte[]>(0)));
-        var found = await reader.RowsAsync(reader.GetRowParser<WorkflowRow>());
+        var found = await reader.RowsAsync(WorkflowRow.Read);
         var quarantines = await reader.RowsAsync(r => new Quarantine(new WorkflowKey(r.GetString(0), r.GetString(1)), r.GetBoolean(2)));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         return new BatchState
@@ -173,7 +177,7 @@ public sealed partial class PostgresLedgerStore
             HashesSince = hashes,
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = now,
-            Workflows = [.. found.Select(row => row.ToWorkflow())],
+            Workflows = found,
             Quarantines = quarantines,
             KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };

@@ -38,24 +38,26 @@ internal sealed class RecordRow
     /// <summary>
     /// A record by the order of its columns, from log_index to encoded, request_key left out: verification reads millions of them.
     /// </summary>
-    public static StoredRecord Read(DbDataReader reader)
+    /// <param name="reader">Where it stands.</param>
+    /// <param name="first">The column of log_index.</param>
+    public static StoredRecord Read(DbDataReader reader, int first = 0)
     {
         return new RecordRow
         {
-            LogIndex = reader.GetInt64(0),
-            LogId = reader.GetString(1),
-            Namespace = reader.GetString(2),
-            WorkflowId = reader.GetString(3),
-            Sequence = reader.GetInt64(4),
-            Kind = reader.GetInt64(5),
-            WorkflowType = reader.GetString(6),
-            FromState = reader.GetString(7),
-            ToState = reader.GetString(8),
-            Status = reader.GetInt64(9),
-            RequestId = reader.GetString(10),
-            LeaseEpoch = reader.GetInt64(11),
-            OccurredAt = reader.GetInt64(12),
-            RecordedAt = reader.GetInt64(13),
+            LogIndex = reader.GetInt64(first),
+            LogId = reader.GetString(first + 1),
+            Namespace = reader.GetString(first + 2),
+            WorkflowId = reader.GetString(first + 3),
+            Sequence = reader.GetInt64(first + 4),
+            Kind = reader.GetInt64(first + 5),
+            WorkflowType = reader.GetString(first + 6),
+            FromState = reader.GetString(first + 7),
+            ToState = reader.GetString(first + 8),
+            Status = reader.GetInt64(first + 9),
+            RequestId = reader.GetString(first + 10),
+            LeaseEpoch = reader.GetInt64(first + 11),
+            OccurredAt = reader.GetInt64(first + 12),
+            RecordedAt = reader.GetInt64(first + 13),
             PersonSalt = Bytes(14),
             Actor = Text(15),
             Principal = Text(16),
@@ -64,15 +66,15 @@ internal sealed class RecordRow
             Metadata = Text(19),
             SnapshotSalt = Bytes(20),
             SnapshotContentType = Text(21),
-            SnapshotSize = reader.IsDBNull(22) ? null : reader.GetInt64(22),
+            SnapshotSize = reader.IsDBNull(first + 22) ? null : reader.GetInt64(first + 22),
             SnapshotSha256 = Bytes(23),
             Hash = Bytes(24) ?? [],
             Encoded = Bytes(25) ?? [],
         }.ToStoredRecordUnread();
 
-        byte[]? Bytes(int column) => reader.IsDBNull(column) ? null : reader.GetFieldValue<byte[]>(column);
+        byte[]? Bytes(int column) => reader.IsDBNull(first + column) ? null : reader.GetFieldValue<byte[]>(first + column);
 
-        string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+        string? Text(int column) => reader.IsDBNull(first + column) ? null : reader.GetString(first + column);
     }
 
     /// <summary>
@@ -217,6 +219,41 @@ internal sealed class WorkflowRow
     public string? LeaseOwner { get; init; }
     public long? LeaseEpoch { get; init; }
     public long? LeaseExpiresAt { get; init; }
+
+    /// <summary>How many columns <see cref="Read"/> takes.</summary>
+    public const int Columns = 20;
+
+    /// <summary>A workflow by the order of the first columns, those of workflow_and_lease: every write and every resume reads some.</summary>
+    public static Workflow Read(DbDataReader reader)
+    {
+        return new WorkflowRow
+        {
+            Namespace = reader.GetString(0),
+            WorkflowId = reader.GetString(1),
+            WorkflowType = reader.GetString(2),
+            State = reader.GetString(3),
+            Status = reader.GetInt64(4),
+            Sequence = reader.GetInt64(5),
+            HeadHash = reader.GetFieldValue<byte[]>(6),
+            CheckpointSequence = reader.GetInt64(7),
+            Metadata = reader.GetString(8),
+            ForkedFromWorkflowId = Text(9),
+            ForkedFromSequence = Integer(10),
+            ForkedFromHash = reader.IsDBNull(11) ? null : reader.GetFieldValue<byte[]>(11),
+            CreatedLogIndex = reader.GetInt64(12),
+            CreatedAt = reader.GetInt64(13),
+            UpdatedAt = reader.GetInt64(14),
+            Importing = reader.GetBoolean(15),
+            LeaseOwner = Text(16),
+            LeaseEpoch = Integer(17),
+            LeaseExpiresAt = Integer(18),
+            Quarantined = reader.GetBoolean(19),
+        }.ToWorkflow();
+
+        string? Text(int column) => reader.IsDBNull(column) ? null : reader.GetString(column);
+
+        long? Integer(int column) => reader.IsDBNull(column) ? null : reader.GetInt64(column);
+    }
 
     public Workflow ToWorkflow() => new()
     {

@@ -58,6 +58,44 @@ public sealed partial class SqliteLedgerStore
             "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key)
             ?.ToWorkflow());
 
+    public Task<IReadOnlyList<Resumable>> ReadResumableAsync(IReadOnlyCollection<WorkflowKey> keys, int recordsMax,
+        long snapshotBytesMax, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Resumable>>(connection =>
+    {
+        // One look: what is written meanwhile is not seen.
+        connection.Execute("BEGIN");
+        var found = new List<Resumable>();
+        foreach (var key in keys)
+        {
+            var workflow = connection.QuerySingleOrDefault<WorkflowRow>(
+                "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId", key)?.ToWorkflow();
+            if (workflow is null)
+                continue;
+            var records = connection.Query<RecordRow>(
+                """
+                SELECT *
+                FROM record
+                WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sequence >= max(1, @CheckpointSequence)
+                ORDER BY sequence
+                LIMIT @recordsMax
+                """,
+                new { key.Namespace, key.WorkflowId, workflow.CheckpointSequence, recordsMax })
+                .Select(row => row.ToStoredRecord()).ToList();
+            var sha256 = records.Find(r => r.Record.Sequence == workflow.CheckpointSequence)?.Record.Snapshot?.Sha256;
+            found.Add(new Resumable(workflow, records, sha256 is null ? null : connection.QuerySingleOrDefault<byte[]>(
+                """
+                SELECT content
+                FROM snapshot
+                WHERE namespace = @Namespace
+                  AND workflow_id = @WorkflowId
+                  AND sha256 = @sha256
+                  AND length(content) <= @snapshotBytesMax
+                """,
+                new { key.Namespace, key.WorkflowId, sha256 = sha256.Value.ToArray(), snapshotBytesMax })));
+        }
+        connection.Execute("COMMIT");
+        return found;
+    });
+
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(connection =>
         [.. connection.Query<WorkflowRow>(
