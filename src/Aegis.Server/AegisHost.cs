@@ -118,6 +118,7 @@ public static class AegisHost
         services.AddSingleton(provider => options.OpenStore(provider.GetRequiredService<TimeProvider>()));
         services.AddSingleton<Metrics>();
         services.AddSingleton<Findings>();
+        services.AddSingleton<ResumableReader>();
         services.AddSingleton<ChainReader>();
         services.AddSingleton<Exporter>();
         services.AddSingleton<Importer>();

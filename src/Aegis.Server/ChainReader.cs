@@ -7,12 +7,9 @@ namespace Aegis.Server;
 /// Reads chains and re-checks what it reads: nothing is handed on whose hashes, links and snapshots do not check out. What
 /// does not is told to <see cref="Findings"/> and refused as CHAIN_BROKEN or SNAPSHOT_CORRUPT.
 /// </summary>
-public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvider time)
+public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, Findings findings, TimeProvider time)
 {
     private const int PageSize = 500;
-
-    // Mostly a checkpoint and little more.
-    private const int FirstPageSize = 20;
 
     /// <summary>A workflow; with <paramref name="allowQuarantined"/> as it is stored, altered or not.</summary>
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
@@ -23,7 +20,7 @@ public sealed class ChainReader(ILedgerStore store, Findings findings, TimeProvi
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
     public async Task<Resumable> FindResumableAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)
     {
-        var found = (await store.ReadResumableAsync([key], FirstPageSize, Limits.SnapshotBytesMax, cancellationToken)).SingleOrDefault();
+        var found = await resumables.FindAsync(key, cancellationToken);
         await FoundAsync(key, found?.Workflow, allowQuarantined, cancellationToken);
         return found!;
     }

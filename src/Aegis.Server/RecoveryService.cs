@@ -8,7 +8,7 @@ using Pb = Aegis.V1;
 
 /// <summary>Gives workflows back to workers, keeps leases, and moves workflows between deployments.</summary>
 public sealed partial class RecoveryService(
-    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, Exporter exporter, Importer importer, Drain drain,
+    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, ResumableReader resumables, Exporter exporter, Importer importer, Drain drain,
     ILogger<RecoveryService> logger) : Pb.RecoveryService.RecoveryServiceBase
 {
     // What a response holds beside snapshot and records: the workflow, the checkpoint's record, tags.
@@ -46,8 +46,8 @@ public sealed partial class RecoveryService(
             throw new RefusalException(answer.Refusal!);
         try
         {
-            var read = await store.ReadResumableAsync([key], RecordsReadAtOnce, Limits.SnapshotBytesMax, context.CancellationToken);
-            var response = await ResumeAsync(workflow, read.SingleOrDefault(), withSnapshot: true, isChecked: true, context.CancellationToken);
+            var read = await resumables.FindAsync(key, context.CancellationToken);
+            var response = await ResumeAsync(workflow, read, withSnapshot: true, isChecked: true, context.CancellationToken);
             response.Lease = workflow.Lease.ToPb();
             // Nobody is there to take it.
             context.CancellationToken.ThrowIfCancellationRequested();

@@ -59,12 +59,21 @@ public sealed partial class PostgresLedgerStore
         }, cancellationToken);
 
     public Task<Workflow?> FindWorkflowAsync(WorkflowKey key, CancellationToken cancellationToken) =>
-        ReadAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(
-            "SELECT * FROM workflow_and_lease WHERE namespace = @Namespace AND workflow_id = @WorkflowId",
+        LookUpAsync(async connection => (await connection.QuerySingleOrDefaultAsync<WorkflowRow>(new CommandDefinition(
+            """
+            SELECT found.*
+            FROM (
+                SELECT *
+                FROM workflow_and_lease
+                WHERE namespace = @Namespace AND workflow_id >= @WorkflowId
+                ORDER BY workflow_id
+                LIMIT 1) AS found
+            WHERE found.workflow_id = @WorkflowId
+            """,
             key, cancellationToken: cancellationToken)))?.ToWorkflow(), cancellationToken);
 
     public Task<IReadOnlyList<Resumable>> ReadResumableAsync(IReadOnlyCollection<WorkflowKey> keys, int recordsMax,
-        long snapshotBytesMax, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Resumable>>(async connection =>
+        long snapshotBytesMax, CancellationToken cancellationToken) => LookUpAsync<IReadOnlyList<Resumable>>(async connection =>
     {
         await using var command = new NpgsqlCommand(
             """
@@ -166,7 +175,7 @@ public sealed partial class PostgresLedgerStore
             .Select(c => new WorkflowCount(c.Type, c.State, (WorkflowStatus)c.Status, c.Count))], cancellationToken);
 
     public Task<IReadOnlyList<StoredRecord>> ReadChainAsync(WorkflowKey key, long fromSequence, bool descending,
-        int limit, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(async connection =>
+        int limit, CancellationToken cancellationToken) => LookUpAsync<IReadOnlyList<StoredRecord>>(async connection =>
         [.. (await connection.QueryAsync<RecordRow>(new CommandDefinition(
             descending
                 ? """
@@ -250,7 +259,7 @@ public sealed partial class PostgresLedgerStore
             ?.ToStoredRecord(), cancellationToken);
 
     public Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken) =>
-        ReadAsync(connection => connection.QuerySingleOrDefaultAsync<byte[]>(new CommandDefinition(
+        LookUpAsync(connection => connection.QuerySingleOrDefaultAsync<byte[]>(new CommandDefinition(
             """
             SELECT content
             FROM snapshot

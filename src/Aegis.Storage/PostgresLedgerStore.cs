@@ -14,9 +14,13 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private const long MigrationLock = 0x6165676973; // "aegis"
     private const int ConnectSeconds = 5;
 
+    // More than the processors of a database that has many; who comes meanwhile waits for microseconds.
+    private const int LookupsAtOnce = 32;
+
     private readonly string _connectionString;
     private readonly NpgsqlDataSource _writer;
     private readonly NpgsqlDataSource _reader;
+    private readonly NpgsqlDataSource _lookup;
 
     static PostgresLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
@@ -26,6 +30,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         Location = $"{settings.Host}:{settings.Port}/{settings.Database ?? settings.Username}";
         _writer = WriterSource(settings);
         _reader = ReaderSource(settings);
+        _lookup = LookupSource(settings);
     }
 
     public string Kind => "postgresql";
@@ -107,6 +112,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             // Leave the old primary: connections opened from now on look for the new one.
             _writer.Clear();
             _reader.Clear();
+            _lookup.Clear();
         }
         return probe;
     }
@@ -115,6 +121,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         await _writer.DisposeAsync();
         await _reader.DisposeAsync();
+        await _lookup.DisposeAsync();
     }
 
     private static NpgsqlDataSource WriterSource(NpgsqlConnectionStringBuilder settings)
@@ -166,11 +173,48 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             CommandTimeout = 5,
         });
 
+    /// <summary>
+    /// For rows that are looked up by their keys, as every resume does: planned once, by the indexes, since making a plan takes longer
+    /// than such a look does.
+    /// </summary>
+    private static NpgsqlDataSource LookupSource(NpgsqlConnectionStringBuilder settings)
+    {
+        var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
+        {
+            MaxPoolSize = Math.Min(settings.MaxPoolSize, LookupsAtOnce),
+            NoResetOnClose = true,
+            MaxAutoPrepare = 50,
+            AutoPrepareMinUsages = 2,
+            CommandTimeout = 5,
+        }.ToString());
+        builder.UsePhysicalConnectionInitializer(
+            connection => connection.Execute(LookupSession),
+            connection => connection.ExecuteAsync(LookupSession));
+        return builder.Build();
+    }
+
+    private const string LookupSession =
+        """
+        SELECT
+            set_config('plan_cache_mode', 'force_generic_plan', false),
+            set_config('enable_seqscan', 'off', false),
+            set_config('enable_hashjoin', 'off', false),
+            set_config('enable_mergejoin', 'off', false),
+            set_config('jit', 'off', false)
+        """;
+
     /// <summary>DbUp opens its own connections: none of them may linger in a pool.</summary>
     private string MigrationConnectionString() =>
         new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false }.ToString();
 
-    private async Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken)
+    private Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
+        ReadAsync(_reader, read, cancellationToken);
+
+    private Task<T> LookUpAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
+        ReadAsync(_lookup, read, cancellationToken);
+
+    private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
+        CancellationToken cancellationToken)
     {
         // A restart of the database leaves broken connections in the pool, and a read can be done again: the second
         // try opens a new one.
@@ -178,14 +222,14 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         {
             try
             {
-                await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
+                await using var connection = await source.OpenConnectionAsync(cancellationToken);
                 return await UnlessBrokenAsync(connection, () => read(connection));
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
             {
                 if (attempt > 1 || !WasCutOff(e))
                     throw Classify(e);
-                _reader.Clear();
+                source.Clear();
             }
         }
     }
