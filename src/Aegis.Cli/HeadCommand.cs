@@ -76,6 +76,8 @@ internal static class HeadCommand
 /// <summary>One run of `aegis head watch`.</summary>
 internal sealed class HeadWatch(Session session, string path, List<VerifierKey> keys, string[] accepted)
 {
+    private readonly HeadFile _file = new(path);
+
     // Made when the state is read; the keys are those given, else those kept with the head.
     private HeadKeeper? _keeper;
     private List<VerifierKey> _trusted = [];
@@ -83,24 +85,29 @@ internal sealed class HeadWatch(Session session, string path, List<VerifierKey> 
     /// <summary>Looks once.</summary>
     public async Task<int> LookAsync()
     {
-        _keeper ??= Load();
-        var response = await session.Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest(), session.Unary);
-        var before = _keeper?.Kept;
-        HeadStep step;
         try
         {
-            step = await StepAsync(response);
+            while (true)
+            {
+                // Before the server is asked: its head may then be no smaller than what others have kept.
+                var stored = await TakeOverAsync();
+                var response = await session.Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest(), session.Unary);
+                var before = _keeper?.Kept;
+                var step = await StepAsync(response);
+                if (await KeepAsync(stored))
+                {
+                    Tell(step, before, _keeper!.Kept!);
+                    return ExitCode.Success;
+                }
+                // Another process was faster: what that one has kept comes first.
+            }
         }
         catch (HeadAlarmException e) when (e.NewNote.Length > 0)
         {
             // Both notes are signed: together they prove what happened, to anybody.
-            await HeadState.WriteTextAsync(path + ".rejected", e.NewNote);
+            await OnFileAsync(() => _file.RejectAsync(e.NewNote, CancellationToken.None));
             throw;
         }
-        if (step != HeadStep.Same)
-            await HeadState.WriteAsync(path, _keeper!.KeptNote!, _trusted);
-        Tell(step, before, _keeper!.Kept!);
-        return ExitCode.Success;
     }
 
     /// <summary>Looks again and again until it is interrupted.</summary>
@@ -132,36 +139,81 @@ internal sealed class HeadWatch(Session session, string path, List<VerifierKey> 
         }
     }
 
-    private async Task<HeadStep> StepAsync(Pb.GetLogHeadResponse response)
+    /// <summary>Reads the state, and goes on from it: other processes that share the file may have seen more.</summary>
+    private async Task<KeptHead?> TakeOverAsync()
     {
+        KeptHead? stored = null;
+        await OnFileAsync(async () => stored = await _file.ReadAsync(session.Cancellation));
+        if (stored is null || stored.SignedNote == _keeper?.KeptNote)
+            return stored;
+        if (_keeper is not null)
+        {
+            await ProvenAsync(stored.SignedNote, () => _keeper.TakeOverAsync(stored.SignedNote, ProofAsync, session.Cancellation));
+            return stored;
+        }
+        _trusted = keys.Count > 0 ? keys : TrustedKeys.Of([.. stored.VerifierKeys.Where(k => !k.StartsWith('@'))]);
         try
         {
-            if (_keeper is null)
-            {
-                _trusted = keys.Count > 0 ? keys : Introduced(response);
-                _keeper = new HeadKeeper(_trusted, null, accepted);
-            }
-            return await _keeper.AdvanceAsync(response.SignedNote, ProofAsync, session.Cancellation);
-        }
-        catch (RpcException e) when (IsAlarm(e))
-        {
-            throw new HeadAlarmException("LOG_FORKED", $"The server cannot prove that its log continues the kept one: {e.Status.Detail}",
-                _keeper?.KeptNote, response.SignedNote);
-        }
-    }
-
-    private HeadKeeper? Load()
-    {
-        if (HeadState.Read(path) is not { } state)
-            return null;
-        _trusted = keys.Count > 0 ? keys : TrustedKeys.Of([.. state.VerifierKeys.Where(k => !k.StartsWith('@'))]);
-        try
-        {
-            return new HeadKeeper(_trusted, state.SignedNote, accepted);
+            _keeper = new HeadKeeper(_trusted, stored.SignedNote, accepted);
         }
         catch (FormatException e)
         {
             throw new UsageException($"{path}: {e.Message}");
+        }
+        return stored;
+    }
+
+    private async Task<HeadStep> StepAsync(Pb.GetLogHeadResponse response)
+    {
+        if (_keeper is null)
+        {
+            _trusted = keys.Count > 0 ? keys : Introduced(response);
+            _keeper = new HeadKeeper(_trusted, null, accepted);
+        }
+        var step = HeadStep.Same;
+        await ProvenAsync(response.SignedNote,
+            async () => step = await _keeper.AdvanceAsync(response.SignedNote, ProofAsync, session.Cancellation));
+        return step;
+    }
+
+    /// <summary>Writes the head that is kept now, if it is another than the file holds.</summary>
+    /// <returns>Whether the file holds it; not where another process has written meanwhile.</returns>
+    private async Task<bool> KeepAsync(KeptHead? stored)
+    {
+        var kept = new KeptHead(_keeper!.KeptNote!, [.. _trusted.Select(k => k.ToString())]);
+        var isKept = kept.SignedNote == stored?.SignedNote;
+        if (!isKept)
+            await OnFileAsync(async () => isKept = await _file.ReplaceAsync(kept, stored, session.Cancellation));
+        return isKept;
+    }
+
+    /// <summary>Does what needs a proof of the server, which may say itself that it has none.</summary>
+    private async Task ProvenAsync(string note, Func<Task> act)
+    {
+        try
+        {
+            await act();
+        }
+        catch (RpcException e) when (IsAlarm(e))
+        {
+            throw new HeadAlarmException("LOG_FORKED", $"The server cannot prove that its log continues the kept one: {e.Status.Detail}",
+                _keeper?.KeptNote, note);
+        }
+        catch (RpcException e) when (e.StatusCode == StatusCode.OutOfRange)
+        {
+            throw new HeadAlarmException("LOG_ROLLED_BACK", $"The log has fewer records than it had: {e.Status.Detail}", _keeper?.KeptNote, note);
+        }
+    }
+
+    private static async Task OnFileAsync(Func<Task> act)
+    {
+        try
+        {
+            await act();
+        }
+        catch (Exception e) when (e is InvalidDataException or IOException or UnauthorizedAccessException)
+        {
+            throw new UsageException(e.Message);
         }
     }
 

@@ -56,6 +56,26 @@ public sealed class HeadKeeper
         return step;
     }
 
+    /// <summary>
+    /// Takes over what another has kept who follows the same log. It may be older than the kept one: then that one stays.
+    /// </summary>
+    /// <exception cref="HeadAlarmException">The two are not of one history. The kept one stays.</exception>
+    public async Task TakeOverAsync(string note, ConsistencySource source, CancellationToken cancellationToken)
+    {
+        var isOlder = Kept is { } k && Claimed(note) is { } claimed && claimed.LogId == k.LogId && claimed.Size < k.Size;
+        if (!isOlder)
+        {
+            await AdvanceAsync(note, source, cancellationToken);
+            return;
+        }
+        var head = Verify(note, Kept!.LogId) ?? throw Alarm("SIGNATURE_INVALID", "The head is not signed by a trusted key.", note);
+        if (!await IsContinuationAsync(head, Kept, source, cancellationToken))
+        {
+            throw Alarm("LOG_FORKED",
+                $"The log of {Kept.Size} records does not continue the one of {head.Size}, which another has kept: history was rewritten.", note);
+        }
+    }
+
     private async Task<HeadStep> StepAsync(
         LogHead head, string note, ConsistencySource source, CancellationToken cancellationToken)
     {

@@ -67,6 +67,25 @@ public sealed class HeadKeeperTests
         }
     }
 
+    [TestCase(30, 40)]
+    [TestCase(40, 40)]
+    [TestCase(45, 45)]
+    public async Task What_another_has_kept_is_taken_over_where_it_is_of_one_history(int size, int kept)
+    {
+        var (log, other) = (Log("a", 50), Log("b", 50));
+        var keeper = await KeeperAsync(log, 40);
+        using var otherKey = SigningKey.Create();
+
+        var forked = await Assert.ThrowsAsync<HeadAlarmException>(
+            () => keeper.TakeOverAsync(Note(other, size), log.ProofAsync, CancellationToken.None));
+        var unsigned = await Assert.ThrowsAsync<HeadAlarmException>(
+            () => keeper.TakeOverAsync(otherKey.Sign(log.Head(size)), log.ProofAsync, CancellationToken.None));
+        await keeper.TakeOverAsync(Note(log, size), log.ProofAsync, CancellationToken.None);
+
+        Assert.That((forked?.Reason, unsigned?.Reason), Is.EqualTo(("LOG_FORKED", "SIGNATURE_INVALID")));
+        Assert.That((keeper.Kept, keeper.KeptNote), Is.EqualTo((log.Head(kept), Note(log, kept))));
+    }
+
     [TestCase(35, HeadStep.LostRecords)]
     [TestCase(50, HeadStep.Grown)]
     public async Task An_accepted_generation_follows_and_says_whether_anything_was_lost(int size, HeadStep step)

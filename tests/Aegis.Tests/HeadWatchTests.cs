@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Aegis.Cli;
+using Aegis.Core;
 using Aegis.Evidence;
 
 namespace Aegis.Tests;
@@ -83,6 +84,64 @@ public sealed class HeadWatchTests : IDisposable
             Assert.That(await File.ReadAllTextAsync(State + ".rejected"), Is.EqualTo(
                 (await restored.Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest())).SignedNote), "Both notes together are the evidence.");
         }
+    }
+
+    [Test]
+    public async Task What_another_process_keeps_just_before_is_not_put_back()
+    {
+        await using var server = await TestServer.StartAsync(Database.Sqlite);
+        await LookAsync(server);
+        await Given.WorkflowAsync(server);
+        // Another process is about to write the file: this look has seen the state and the log as they are now, and waits.
+        Directory.CreateDirectory(State + ".lock");
+        var other = Path.Combine(State + ".lock", "another");
+        await File.WriteAllTextAsync(other, "");
+        var look = LookAsync(server);
+        await Until.TrueAsync(() => Task.FromResult(Directory.GetDirectories(_directory.Path, "*.part").Length > 0));
+
+        await Given.WorkflowAsync(server);
+        var newest = await server.Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest());
+        var state = JsonNode.Parse(await File.ReadAllTextAsync(State))!;
+        state["signed_note"] = newest.SignedNote;
+        await File.WriteAllTextAsync(other, state.ToJsonString());
+        File.Move(other, State, overwrite: true);
+        Directory.Delete(State + ".lock");
+        var run = await look;
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(run.Code, Is.Zero, run.Error);
+            Assert.That((string?)JsonNode.Parse(await File.ReadAllTextAsync(State))!["signed_note"], Is.EqualTo(newest.SignedNote));
+            Assert.That(Directory.EnumerateFileSystemEntries(_directory.Path), Is.EqualTo([State]));
+        }
+    }
+
+    [TestCase(1, "LOG_FORKED")]
+    [TestCase(99, "LOG_ROLLED_BACK")]
+    public async Task A_watch_goes_on_from_what_others_keep(int size, string reason)
+    {
+        await using var server = await TestServer.StartAsync(Database.Sqlite);
+        await LookAsync(server);
+        var state = new HeadFile(State);
+        var older = (await state.ReadAsync(default))!;
+        using var output = new StringWriter();
+        using var error = new StringWriter();
+        var watch = AegisCommand.RunAsync(["head", "watch", "--state", State, "--interval", "20ms", "--server", server.Address], output, error);
+        await Given.WorkflowAsync(server);
+        await LookAsync(server);
+        var newer = (await state.ReadAsync(default))!;
+        Assert.That(newer.SignedNote, Is.Not.EqualTo(older.SignedNote));
+
+        // An older one that somebody puts there does not stay, and one that this log does not continue is an alarm.
+        Assert.That(await state.ReplaceAsync(older, newer, default), Is.True);
+        await Until.TrueAsync(async () => (await state.ReadAsync(default))!.SignedNote == newer.SignedNote);
+        var logId = newer.SignedNote.Split('\n')[0];
+        var other = SharedKey.Key.Sign(new LogHead(logId, size, Hash.Of([1])));
+        Assert.That(await state.ReplaceAsync(newer with { SignedNote = other }, newer, default), Is.True);
+
+        Assert.That(await watch.WaitAsync(TimeSpan.FromSeconds(30)), Is.EqualTo(ExitCode.Failed));
+        Assert.That(error.ToString(), Does.Contain(reason));
+        Assert.That((await state.ReadAsync(default))!.SignedNote, Is.EqualTo(other), "It is evidence.");
     }
 
     [Test]

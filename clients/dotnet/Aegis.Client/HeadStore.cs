@@ -1,26 +1,25 @@
-using System.Text.Json;
-using System.Text.Json.Serialization;
+using Aegis.Evidence;
 
 namespace Aegis.Client;
 
-/// <summary>A head of the log as it is kept.</summary>
-/// <param name="SignedNote">The head, a C2SP tlog-checkpoint as a signed note.</param>
-/// <param name="VerifierKeys">The verifier keys under which it was trusted.</param>
-public sealed record KeptHead(
-    [property: JsonPropertyName("signed_note")] string SignedNote,
-    [property: JsonPropertyName("verifier_keys")] IReadOnlyList<string> VerifierKeys);
-
 /// <summary>
 /// Keeps the last head of the log that was verified, out of reach of whoever runs the log. Called by one task at a time. Several
-/// processes may share one: each links what the others have seen, and together they notice more than each of them alone.
+/// processes may share one: each links what the others have seen, and together they notice more than each of them alone. What
+/// one of them has kept is never replaced by another that has not seen it.
 /// </summary>
 public interface IHeadStore
 {
     /// <summary>The head that was kept; null where there is none yet. Fails where it cannot be told: nothing is written then.</summary>
     ValueTask<KeptHead?> LoadAsync(CancellationToken cancellationToken);
 
-    /// <summary>Keeps a newer head, durably, as a whole or not at all.</summary>
-    ValueTask SaveAsync(KeptHead head, CancellationToken cancellationToken);
+    /// <summary>Keeps a newer head, durably, as a whole or not at all, if what is kept still is what was loaded.</summary>
+    /// <param name="head">The newer head.</param>
+    /// <param name="replaced">What was loaded, told apart by its signed note; null for nothing.</param>
+    /// <param name="cancellationToken">Ends the waiting; nothing is kept then.</param>
+    /// <returns>
+    /// Whether it did. False changes nothing: another was kept meanwhile, and is to be loaded before anything is saved.
+    /// </returns>
+    ValueTask<bool> SaveAsync(KeptHead head, KeptHead? replaced, CancellationToken cancellationToken);
 
     /// <summary>Keeps a head that contradicts the kept one beside it: both signed notes together are evidence.</summary>
     ValueTask RejectAsync(string signedNote, CancellationToken cancellationToken);
@@ -33,55 +32,21 @@ public interface IHeadStore
 /// <param name="path">The file, made at first use in a directory that is there.</param>
 public sealed class FileHeadStore(string path) : IHeadStore
 {
-    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
+    private readonly HeadFile _file = new(path);
 
     /// <inheritdoc/>
     /// <exception cref="InvalidDataException">The file holds something else. It may be all that is left to compare with.</exception>
-    public async ValueTask<KeptHead?> LoadAsync(CancellationToken cancellationToken)
-    {
-        if (!File.Exists(path))
-            return null;
-        try
-        {
-            var kept = JsonSerializer.Deserialize<KeptHead>(await File.ReadAllTextAsync(path, cancellationToken));
-            return kept is { SignedNote: not null, VerifierKeys: not null } ? kept
-                : throw new InvalidDataException($"{path} does not hold a head that was kept.");
-        }
-        catch (JsonException e)
-        {
-            throw new InvalidDataException($"{path} does not hold a head that was kept: {e.Message}", e);
-        }
-    }
+    public async ValueTask<KeptHead?> LoadAsync(CancellationToken cancellationToken) => await _file.ReadAsync(cancellationToken);
 
     /// <inheritdoc/>
-    public ValueTask SaveAsync(KeptHead head, CancellationToken cancellationToken) =>
-        WriteAsync(path, JsonSerializer.Serialize(head, Indented) + "\n", cancellationToken);
+    /// <exception cref="InvalidDataException">The file holds something else.</exception>
+    /// <exception cref="IOException">It cannot be written, or others held its lock for half a minute.</exception>
+    public async ValueTask<bool> SaveAsync(KeptHead head, KeptHead? replaced, CancellationToken cancellationToken) =>
+        await _file.ReplaceAsync(head, replaced, cancellationToken);
 
     /// <inheritdoc/>
-    public ValueTask RejectAsync(string signedNote, CancellationToken cancellationToken) =>
-        WriteAsync(path + ".rejected", signedNote, cancellationToken);
-
-    /// <summary>Whole under its name: written beside it, synced, and renamed.</summary>
-    private static async ValueTask WriteAsync(string path, string text, CancellationToken cancellationToken)
-    {
-        var draft = $"{path}.{Guid.NewGuid():N}.part";
-        try
-        {
-            await using (var file = new FileStream(draft, FileMode.CreateNew))
-            {
-                await using var writer = new StreamWriter(file, leaveOpen: true);
-                await writer.WriteAsync(text.AsMemory(), cancellationToken);
-                await writer.FlushAsync(cancellationToken);
-                file.Flush(flushToDisk: true);
-            }
-            File.Move(draft, path, overwrite: true);
-        }
-        catch
-        {
-            File.Delete(draft);
-            throw;
-        }
-    }
+    public async ValueTask RejectAsync(string signedNote, CancellationToken cancellationToken) =>
+        await _file.RejectAsync(signedNote, cancellationToken);
 }
 
 /// <summary>Keeps the head while the process lives.</summary>
@@ -91,10 +56,12 @@ internal sealed class MemoryHeadStore : IHeadStore
 
     public ValueTask<KeptHead?> LoadAsync(CancellationToken cancellationToken) => new(_head);
 
-    public ValueTask SaveAsync(KeptHead head, CancellationToken cancellationToken)
+    public ValueTask<bool> SaveAsync(KeptHead head, KeptHead? replaced, CancellationToken cancellationToken)
     {
+        if (_head?.SignedNote != replaced?.SignedNote)
+            return new(false);
         _head = head;
-        return default;
+        return new(true);
     }
 
     public ValueTask RejectAsync(string signedNote, CancellationToken cancellationToken) => default;

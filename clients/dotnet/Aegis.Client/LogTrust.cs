@@ -128,28 +128,39 @@ public sealed class LogTrust : IDisposable
         {
             ThrowIfStopped();
             await LoadAsync(cancellationToken);
-            await CatchUpAsync(cancellationToken);
-            var head = await VerifiedAsync(note);
-            if (known?.LogId == head.LogId && head.Size < known.Size)
+            while (true)
             {
-                throw await AlarmAsync("LOG_ROLLED_BACK",
-                    $"The log has {head.Size} records and had {known.Size}: what was acknowledged was taken back.", note);
+                var stored = await CatchUpAsync(cancellationToken);
+                var head = await LinkedAsync(note, known, path, cancellationToken);
+                if (await KeepAsync(head, note, stored, cancellationToken))
+                    return head;
+                // Another process was faster: what that one has kept is linked first.
             }
-            var isPathGood = path is null || known is null || known.LogId != head.LogId || Continues(known, head, path);
-            if (!await IsLinkedAsync(head, note, isPathGood && path is not null ? known : null, cancellationToken))
-            {
-                throw await AlarmAsync("LOG_FORKED",
-                    $"The logs of {_kept!.Size} and of {head.Size} records are not one: history was rewritten.", note);
-            }
-            if (!isPathGood)
-                throw new IntegrityException("CONSISTENCY_PATH", $"The consistency path does not lead from {known!.Size} to {head.Size} records.");
-            await KeepAsync(head, note, cancellationToken);
-            return head;
         }
         finally
         {
             _gate.Release();
         }
+    }
+
+    /// <summary>The head of a note, verified and linked with the kept one.</summary>
+    private async Task<LogHead> LinkedAsync(string note, LogHead? known, IReadOnlyList<Hash>? path, CancellationToken cancellationToken)
+    {
+        var head = await VerifiedAsync(note);
+        if (known?.LogId == head.LogId && head.Size < known.Size)
+        {
+            throw await AlarmAsync("LOG_ROLLED_BACK",
+                $"The log has {head.Size} records and had {known.Size}: what was acknowledged was taken back.", note);
+        }
+        var isPathGood = path is null || known is null || known.LogId != head.LogId || Continues(known, head, path);
+        if (!await IsLinkedAsync(head, note, isPathGood && path is not null ? known : null, cancellationToken))
+        {
+            throw await AlarmAsync("LOG_FORKED",
+                $"The logs of {_kept!.Size} and of {head.Size} records are not one: history was rewritten.", note);
+        }
+        if (!isPathGood)
+            throw new IntegrityException("CONSISTENCY_PATH", $"The consistency path does not lead from {known!.Size} to {head.Size} records.");
+        return head;
     }
 
     /// <summary>Whether the smaller of head and kept head is the beginning of the larger; from <c>proven</c> a path was verified already.</summary>
@@ -214,23 +225,33 @@ public sealed class LogTrust : IDisposable
             && (before.Base != @base || before.Generation < generation);
     }
 
-    private async Task KeepAsync(LogHead head, string note, CancellationToken cancellationToken)
+    /// <summary>Keeps a head that was linked, if it is the larger one.</summary>
+    /// <returns>Whether that is done; not where another than <paramref name="stored"/> is kept by now.</returns>
+    private async Task<bool> KeepAsync(LogHead head, string note, KeptHead? stored, CancellationToken cancellationToken)
     {
-        var isOther = _kept?.LogId != head.LogId;
-        if (_kept is { } kept && isOther)
-            _logger.LogWarning("The log {LogId} was accepted after {Before}, of {Size} records", head.LogId, kept.LogId, kept.Size);
-        else if (_kept is null)
-            _logger.LogInformation("First use: the head of {LogId} with {Size} records is trusted, since a trusted key has signed it", head.LogId, head.Size);
+        var before = _kept;
+        var isOther = before?.LogId != head.LogId;
+        var isNewer = isOther || head.Size > before!.Size;
+        if (isNewer && !await _store.SaveAsync(
+            new KeptHead(note, [.. KeysOf(head.LogId).Select(k => k.ToString())]), stored, cancellationToken))
+        {
+            return false;
+        }
         if (isOther)
+        {
             _linked.Clear();
+            if (before is null)
+                _logger.LogInformation("First use: the head of {LogId} with {Size} records is trusted, since a trusted key has signed it", head.LogId, head.Size);
+            else
+                _logger.LogWarning("The log {LogId} was accepted after {Before}, of {Size} records", head.LogId, before.LogId, before.Size);
+        }
         if (!_linked.Contains(head))
             _linked.Enqueue(head);
         if (_linked.Count > LinkedMax)
             _linked.Dequeue();
-        if (!isOther && head.Size <= _kept!.Size)
-            return;
-        await _store.SaveAsync(new KeptHead(note, [.. KeysOf(head.LogId).Select(k => k.ToString())]), cancellationToken);
-        (_kept, _keptNote) = (head, note);
+        if (isNewer)
+            (_kept, _keptNote) = (head, note);
+        return true;
     }
 
     private async Task LoadAsync(CancellationToken cancellationToken)
@@ -247,10 +268,12 @@ public sealed class LogTrust : IDisposable
     }
 
     /// <summary>Links the head that another process has put into the store meanwhile: what that one saw must hold here too.</summary>
-    private async Task CatchUpAsync(CancellationToken cancellationToken)
+    /// <returns>What the store holds.</returns>
+    private async Task<KeptHead?> CatchUpAsync(CancellationToken cancellationToken)
     {
-        if (await _store.LoadAsync(cancellationToken) is not { } stored || stored.SignedNote == _keptNote)
-            return;
+        var stored = await _store.LoadAsync(cancellationToken);
+        if (stored is null || stored.SignedNote == _keptNote)
+            return stored;
         var head = StoredHead(stored);
         if (_kept is { } kept && kept.LogId != head.LogId && !IsAccepted(head.LogId))
             throw await AlarmAsync("LOG_ID_CHANGED", $"Another process went on with the log \"{head.LogId}\" after \"{kept.LogId}\".", stored.SignedNote);
@@ -260,10 +283,11 @@ public sealed class LogTrust : IDisposable
                 $"The logs of {_kept!.Size} and, as another process saw it, of {head.Size} records are not one: history was rewritten.", stored.SignedNote);
         }
         if (_kept?.LogId == head.LogId && head.Size <= _kept.Size)
-            return;
+            return stored;
         _linked.Clear();
         _linked.Enqueue(head);
         (_kept, _keptNote) = (head, stored.SignedNote);
+        return stored;
     }
 
     private LogHead StoredHead(KeptHead stored)

@@ -6,13 +6,23 @@ import asyncio
 import base64
 import hashlib
 import unittest
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from aegis_client import HistoryRewritten, IntegrityError, LogIdChanged, LogTrust, MemoryHeadStore, VerifierKey, merkle
+from aegis_client import (
+    FileHeadStore,
+    HistoryRewritten,
+    IntegrityError,
+    LogIdChanged,
+    LogTrust,
+    MemoryHeadStore,
+    VerifierKey,
+    merkle,
+)
 from aegis_client.heads import KeptHead
 from aegis_client.trust import Kept
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from servers import temporary_directory
 
 
 class Log:
@@ -54,6 +64,18 @@ class Log:
             return subproof(m - k, leaves[k:], False) + [merkle.root(leaves[:k])]
 
         return subproof(first, self.leaves[:second], True)
+
+
+class OvertakenStore(FileHeadStore):
+    """A head file in which something happens between what is loaded and what is saved, once."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def save(self, head: KeptHead, replaced: KeptHead | None) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            await meanwhile()
+        return await super().save(head, replaced)
 
 
 class TestHeads(unittest.IsolatedAsyncioTestCase):
@@ -139,6 +161,73 @@ class TestHeads(unittest.IsolatedAsyncioTestCase):
         store.head = KeptHead(forked.note(25), keys)
         with self.assertRaises(HistoryRewritten):
             await trust.take_head(log.note(30), log)
+
+    async def test_what_another_process_keeps_just_before_is_not_put_back(self) -> None:
+        log = Log()
+        path = self.enterContext(temporary_directory()) / "head.json"
+        store = OvertakenStore(path)
+        slow, fast = LogTrust([log.key], store), LogTrust([log.key], FileHeadStore(path))
+        # The first one of all, a later one, and one that is older: that one is linked too, and does not stay.
+        for mine, others in (3, 9), (20, 33), (50, 40):
+            store.meanwhile = lambda others=others: fast.take_head(log.note(others), log)
+            await slow.take_head(log.note(mine), log)
+            newest = max(mine, others)
+            self.assertEqual(KeptHead(log.note(newest), (str(log.key),)), await store.load())
+            self.assertEqual(newest, self.size_of(slow))
+        self.assertEqual([path], list(path.parent.iterdir()))
+        # Two processes that were shown two histories.
+        forked = Log(key=log.private_key)
+        forked.leaves = [bytes(32)] + log.leaves[1:]
+        kept = KeptHead(forked.note(55), (str(log.key),))
+
+        async def keep_forked() -> None:
+            self.assertTrue(await FileHeadStore(path).save(kept, await store.load()))
+
+        store.meanwhile = keep_forked
+        with self.assertRaises(HistoryRewritten):
+            await slow.take_head(log.note(60), log)
+        self.assertEqual(kept, await store.load())
+
+    async def test_a_store_saves_only_over_what_was_loaded(self) -> None:
+        path = self.enterContext(temporary_directory()) / "head.json"
+        first, second, third = (KeptHead(note, ("key",)) for note in "123")
+        for store in FileHeadStore(path), MemoryHeadStore():
+            self.assertFalse(await store.save(second, first))
+            self.assertIsNone(await store.load())
+            self.assertTrue(await store.save(first, None))
+            self.assertFalse(await store.save(second, None))
+            self.assertFalse(await store.save(second, third))
+            self.assertEqual(first, await store.load())
+            self.assertTrue(await store.save(second, first))
+            self.assertEqual(second, await store.load())
+        self.assertEqual('{\n  "signed_note": "2",\n  "verifier_keys": [\n    "key"\n  ]\n}\n', path.read_text())
+
+    async def test_of_many_that_count_in_a_file_none_counts_for_another(self) -> None:
+        path = self.enterContext(temporary_directory()) / "head.json"
+        await FileHeadStore(path).save(KeptHead("0", ()), None)
+
+        async def count() -> int:
+            store, saved = FileHeadStore(path), 0
+            for _ in range(20):
+                kept = await store.load()
+                assert kept
+                saved += await store.save(KeptHead(str(int(kept.signed_note) + 1), ()), kept)
+            return saved
+
+        saved = sum(await asyncio.gather(*(count() for _ in range(8))))
+        self.assertEqual(KeptHead(str(saved), ()), await FileHeadStore(path).load())
+        self.assertEqual([path], list(path.parent.iterdir()))
+
+    async def test_a_lock_that_a_process_left_when_it_ended_is_taken_away(self) -> None:
+        path = self.enterContext(temporary_directory()) / "head.json"
+        store = FileHeadStore(path)
+        lock = path.with_name("head.json.lock")
+        lock.mkdir()
+        (lock / "crashed").write_text("half of a h")
+        self.assertTrue(await store.save(KeptHead("1", ()), None))
+        lock.mkdir()
+        self.assertTrue(await store.save(KeptHead("2", ()), KeptHead("1", ())))
+        self.assertEqual([path], list(path.parent.iterdir()))
 
     async def test_other_names_need_acceptance_and_their_own_key(self) -> None:
         log = Log()

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import unittest
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -85,25 +86,47 @@ class TestTrust(ScenarioTest):
             sizes.append(head.size)
         self.assertEqual(sorted(set(sizes)), sizes)
 
-        # Many writes at once, and two processes that share the file, are linked all the same.
+        # Many writes at once, of two that share the file with the operators' command, are linked all the same, and none
+        # puts back what another has kept.
+        watch = await self.watch(server, path, key, "--interval", "10ms")
+        assert watch.stdout
+        self.assertTrue(await watch.stdout.readline())
         trusts = [LogTrust([key], FileHeadStore(path)) for _ in range(2)]
         engines = [await self.engine(await self.client(server.target, trust=trust)) for trust in trusts]
         await asyncio.gather(
             *(engine.start("permit", f"q-{e}-{i}", "NEW", {}) for e, engine in enumerate(engines) for i in range(20))
         )
         self.assertEqual([None, None], [trust.stopped_by for trust in trusts])
-        self.assertEqual([], list(server.directory.glob("*.rejected")) + list(server.directory.glob("*.part")))
+        head = LogHead.verify(json.loads(path.read_text())["signed_note"], [VerifierKey.parse(key)])
+        assert head
+        self.assertEqual(sizes[-1] + 40, head.size)
+        watch.send_signal(signal.SIGINT)
+        await watch.communicate()
+        self.assertEqual(0, watch.returncode)
+        self.assertEqual([path], list(server.directory.glob("head.json*")))
 
-        # The operators' command goes on from the same file, and this client from the command's.
-        watch = await asyncio.create_subprocess_exec(
-            *("dotnet", os.environ["AEGIS_CLI"], "head", "watch", "--once"),
-            *("--server", server.url, "--state", str(path), "--key", key),
-            env={name: value for name, value in os.environ.items() if not name.startswith("AEGIS_")},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        self.assertEqual(0, await watch.wait())
+        # The command goes on from the same file, and this client from the command's.
+        watch = await self.watch(server, path, key, "--once")
+        await watch.communicate()
+        self.assertEqual(0, watch.returncode)
         engine = await self.engine(await self.client(server.target, trust=LogTrust([key], FileHeadStore(path))))
         await engine.start("permit", "r-1", "NEW", {})
+
+    async def watch(self, server: Server, path: Path, key: str, *options: str) -> asyncio.subprocess.Process:
+        watch = await asyncio.create_subprocess_exec(
+            *("dotnet", os.environ["AEGIS_CLI"], "head", "watch", *options),
+            *("--server", server.url, "--state", str(path), "--key", key),
+            env={name: value for name, value in os.environ.items() if not name.startswith("AEGIS_")},
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+        async def end() -> None:
+            if watch.returncode is None:
+                watch.kill()
+                await watch.communicate()
+
+        self.addAsyncCleanup(end)
+        return watch
 
     async def test_a_head_file_that_cannot_be_read_is_left_alone(self) -> None:
         server = await self.server()

@@ -220,19 +220,20 @@ export class LogTrust {
   }
 
   async #saveKept(source: ConsistencySource): Promise<void> {
-    if (this.#stopped) throw this.#stopped;
-    const stored = await this.#store.load();
-    // Another process that shares the store may have seen more: its head and ours have to be of one history.
-    if (stored !== undefined && stored.signedNote !== this.#savedNote)
-      await this.#link({ note: stored.signedNote, knownSize: 0n, source });
-    const kept = this.#kept;
-    if (kept === undefined || kept.note === stored?.signedNote) {
+    for (let isSaved = false; !isSaved; ) {
+      if (this.#stopped) throw this.#stopped;
+      const stored = await this.#store.load();
+      // Another process that shares the store may have seen more: its head and ours have to be of one history.
+      if (stored !== undefined && stored.signedNote !== this.#savedNote)
+        await this.#link({ note: stored.signedNote, knownSize: 0n, source });
       this.#savedNote = stored?.signedNote;
-      return;
+      const kept = this.#kept;
+      if (kept === undefined || kept.note === stored?.signedNote) return;
+      const verifierKeys = this.#keysOf(kept.head.logId).map((key) => key.toString());
+      // Not where another process was faster: what that one has kept is linked first.
+      isSaved = await this.#store.save({ signedNote: kept.note, verifierKeys }, stored);
+      if (isSaved) this.#savedNote = kept.note;
     }
-    const verifierKeys = this.#keysOf(kept.head.logId).map((key) => key.toString());
-    await this.#store.save({ signedNote: kept.note, verifierKeys });
-    this.#savedNote = kept.note;
   }
 
   /**

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
-import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import {
   type DurableWorkflowEngine,
   FileHeadStore,
   HeadRejected,
+  type HeadStore,
   IntegrityError,
+  type KeptHead,
   LogTrust,
   VerifierKey,
   verifyHead,
@@ -44,6 +46,26 @@ async function underWay(t: TestContext): Promise<{
     reason: "begins",
   });
   return { server, proxy, engine, trust, cases, workflow };
+}
+
+/** A head file in which something happens between what is loaded and what is saved, once. */
+class OvertakenStore implements HeadStore {
+  readonly #file: FileHeadStore;
+  meanwhile: () => Promise<unknown> = async () => undefined;
+
+  constructor(path: string) {
+    this.#file = new FileHeadStore(path);
+  }
+
+  load = () => this.#file.load();
+  saveRejected = (note: string) => this.#file.saveRejected(note);
+
+  async save(head: KeptHead, replaced: KeptHead | undefined): Promise<boolean> {
+    const { meanwhile } = this;
+    this.meanwhile = async () => undefined;
+    await meanwhile();
+    return this.#file.save(head, replaced);
+  }
 }
 
 async function headOf(path: string, keys: readonly string[]): Promise<bigint | undefined> {
@@ -105,6 +127,89 @@ test("the head file is that of the command", async (t) => {
   await other.start(other.register("case"), "case-2", { state: "OPEN", lease: false });
   await watch();
   assert.equal(await headOf(path, keys), second + 1n);
+});
+
+test("trust-kept, overtaken", async (t) => {
+  const server = await Server.start(t);
+  const keys = await server.keys();
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, "head.json");
+  const headStore = new OvertakenStore(path);
+  const slow = engineOf(t, server.address, { trust: { keys, headStore } });
+  const fast = engineOf(t, server.address, { trust: { keys, headStore: new FileHeadStore(path) } });
+  const [cases, others] = [slow.register<Case>("case"), fast.register<Case>("case")];
+
+  // The other one is faster: with the first head of all, with which a client begins, and with a later one.
+  for (const [n, act] of [
+    () => slow.loadCheckpoint(cases, "fast-0-0"),
+    () => slow.start(cases, "slow", { state: "OPEN", lease: false }),
+  ].entries()) {
+    headStore.meanwhile = async () => {
+      for (const m of [0, 1])
+        await fast.start(others, `fast-${n}-${m}`, { state: "OPEN", object: { n: m }, lease: false });
+    };
+    await act();
+    assert.equal(await headOf(path, keys), fast.trust?.keptHead?.size);
+    assert.deepEqual(slow.trust?.keptHead, fast.trust?.keptHead);
+  }
+
+  // An older one is linked too, and does not stay.
+  const older = await headStore.load();
+  assert.ok(older);
+  await slow.start(cases, "slow-3", { state: "OPEN", lease: false });
+  headStore.meanwhile = async () => assert.ok(await headStore.save(older, await headStore.load()));
+  await slow.start(cases, "slow-4", { state: "OPEN", lease: false });
+  assert.equal(await headOf(path, keys), slow.trust?.keptHead?.size);
+  assert.deepEqual(await readdir(directory), ["head.json"]);
+
+  // One of another history is an alarm, whoever kept it.
+  const stranger = await Server.start(t);
+  const [strange = ""] = await stranger.keys();
+  const elsewhere = engineOf(t, stranger.address, { trust: { keys: strange } });
+  await elsewhere.start(elsewhere.register("case"), "case-1", { state: "OPEN" });
+  const signedNote = elsewhere.trust?.keptNote ?? "";
+  const both = engineOf(t, server.address, { trust: { keys: [...keys, strange], headStore } });
+  headStore.meanwhile = async () =>
+    assert.ok(await headStore.save({ signedNote, verifierKeys: [strange] }, await headStore.load()));
+  await assert.rejects(both.start(both.register("case"), "both", { state: "OPEN" }), rejectedFor("LOG_ID_CHANGED"));
+});
+
+test("a head file has one writer at a time", async (t) => {
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, "head.json");
+  const head = (signedNote: string): KeptHead => ({ signedNote, verifierKeys: ["key"] });
+  const store = new FileHeadStore(path);
+
+  assert.equal(await store.save(head("1"), head("0")), false);
+  assert.equal(await store.load(), undefined);
+  assert.equal(await store.save(head("1"), undefined), true);
+  assert.equal(await store.save(head("2"), undefined), false);
+  assert.equal(await store.save(head("2"), head("0")), false);
+  assert.deepEqual(await store.load(), head("1"));
+  assert.equal(await store.save(head("2"), head("1")), true);
+  assert.equal(await readFile(path, "utf8"), '{\n  "signed_note": "2",\n  "verifier_keys": [\n    "key"\n  ]\n}\n');
+
+  // Of many that count at once none counts for another.
+  let saved = 2;
+  const count = async () => {
+    for (let i = 0; i < 20; i++) {
+      const [kept, mine] = [await store.load(), new FileHeadStore(path)];
+      if (await mine.save(head(`${Number(kept?.signedNote) + 1}`), kept)) saved++;
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, count));
+  assert.deepEqual(await store.load(), head(`${saved}`));
+  assert.deepEqual(await readdir(directory), ["head.json"]);
+
+  // A process that ended while it held the lock has left it.
+  await mkdir(`${path}.lock`);
+  await writeFile(join(`${path}.lock`, "crashed"), "half of a h");
+  assert.equal(await store.save(head("last"), await store.load()), true);
+  assert.deepEqual(await store.load(), head("last"));
+  assert.deepEqual(await readdir(directory), ["head.json"]);
+  await mkdir(`${path}.lock`);
+  assert.equal(await store.save(head("after"), head("last")), true);
+  assert.deepEqual(await readdir(directory), ["head.json"]);
 });
 
 test("history-taken-back", async (t) => {

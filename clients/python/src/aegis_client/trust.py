@@ -263,13 +263,17 @@ class LogTrust:
         async with self._save_lock:
             if self._saved is self._kept:
                 return
-            stored = await self._store.load()
-            if stored and (self._saved is None or stored.signed_note != self._saved.note):
-                # Another process shares the store.
-                await self._link(self._kept_of(stored), source, None, None)
-            kept = self._kept
-            if kept and not (stored and stored.signed_note == kept.note):
-                await self._store.save(KeptHead(kept.note, tuple(str(key) for key in self._keys)))
+            while True:
+                stored = await self._store.load()
+                if stored and (self._saved is None or stored.signed_note != self._saved.note):
+                    # Another process shares the store.
+                    await self._link(self._kept_of(stored), source, None, None)
+                kept = self._kept
+                if kept is None or (stored and stored.signed_note == kept.note):
+                    break
+                if await self._store.save(KeptHead(kept.note, tuple(str(key) for key in self._keys)), stored):
+                    break
+                # Another process was faster: what that one has kept is linked first.
             self._saved = kept
 
     def _kept_of(self, stored: KeptHead) -> Kept:
