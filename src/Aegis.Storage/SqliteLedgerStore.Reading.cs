@@ -62,7 +62,7 @@ public sealed partial class SqliteLedgerStore
         long snapshotBytesMax, CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Resumable>>(connection =>
     {
         // One look: what is written meanwhile is not seen.
-        connection.Execute("BEGIN");
+        using var look = connection.BeginTransaction(deferred: true);
         var found = new List<Resumable>();
         foreach (var key in keys)
         {
@@ -92,7 +92,6 @@ public sealed partial class SqliteLedgerStore
                 """,
                 new { key.Namespace, key.WorkflowId, sha256 = sha256.Value.ToArray(), snapshotBytesMax })));
         }
-        connection.Execute("COMMIT");
         return found;
     });
 
