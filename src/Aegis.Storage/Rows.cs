@@ -357,7 +357,8 @@ internal static class MetadataJson
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
-    public static string Write(Metadata metadata) => JsonSerializer.Serialize(metadata.ToDictionary(), Options);
+    public static string Write(Metadata metadata) =>
+        metadata.Count == 0 ? "{}" : JsonSerializer.Serialize(metadata.ToDictionary(), Options);
 
     /// <summary>What is not an object of strings was altered: it reads as empty, and its digest tells.</summary>
     public static Metadata Read(string? json)

@@ -203,4 +203,37 @@ public abstract partial class LedgerStoreContract
             Assert.That((await Store.ReadHeadAsync(default))?.LogId, Is.EqualTo(Ask.LogId));
         }
     }
+
+    [Test]
+    public async Task What_workflows_go_on_from_is_read_in_one_look()
+    {
+        var (small, large) = ("small"u8.ToArray(), new byte[2000]);
+        await WriteAsync(Ask.Start("none"));
+        await WriteAsync(Ask.Start("since", parts: Ask.Parts(snapshot: "old"u8.ToArray())));
+        await WriteAsync(Ask.Move("since", "NEW", "A", parts: Ask.Parts(snapshot: small)));
+        foreach (var (from, to) in new[] { ("A", "B"), ("B", "C"), ("C", "D") })
+            await WriteAsync(Ask.Move("since", from, to));
+        await WriteAsync(Ask.Start("large", parts: Ask.Parts(snapshot: large)));
+
+        var read = await Store.ReadResumableAsync(
+            [Ask.Key("since"), Ask.Key("absent"), Ask.Key("none"), Ask.Key("large")], 3, 1000, default);
+
+        var found = read.ToDictionary(r => r.Workflow.Key.WorkflowId);
+        var chain = await ChainAsync("since");
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(found.Keys, Is.EquivalentTo(new[] { "since", "none", "large" }));
+            foreach (var (id, resumable) in found)
+                Assert.That(resumable.Workflow, Is.EqualTo(await Store.FindWorkflowAsync(Ask.Key(id), default)));
+            Assert.That(found["since"].Records.Select(r => r.Record.Sequence), Is.EqualTo(new[] { 2, 3, 4 }), "From the checkpoint, and no more than asked for.");
+            Assert.That(found["since"].Records.Select(r => r.Hash), Is.EqualTo(chain.Skip(1).Take(3).Select(r => r.Hash)));
+            Assert.That(found["since"].Records, Has.All.Matches<StoredRecord>(r => r!.IsConsistent()));
+            Assert.That(found["since"].Snapshot, Is.EqualTo(small));
+            Assert.That(found["none"].Records, Has.Count.EqualTo(1));
+            Assert.That(found["none"].Snapshot, Is.Null);
+            Assert.That(found["large"].Snapshot, Is.Null, "Larger than asked for.");
+            Assert.That(found["large"].Records, Has.Count.EqualTo(1));
+            Assert.That(await Store.ReadResumableAsync([], 3, 1000, default), Is.Empty);
+        }
+    }
 }

@@ -43,23 +43,25 @@ public sealed class PostgresPlanTests
     {
         await using (var store = PostgresLedgerStore.Open(_database))
             await store.MigrateAsync(default);
-        await ExecuteAsync(
-            """
-            INSERT INTO workflow (namespace, workflow_id, workflow_type, state, status, sequence, head_hash, checkpoint_sequence,
-                metadata, created_log_index, created_at, updated_at, importing)
-            SELECT 'default', 'w' || i, 'order', CASE WHEN i % 1000 = 0 THEN 'NEW' ELSE 'DONE' END,
-                CASE WHEN i % 1000 = 0 THEN 1 ELSE 3 END, 1, '\x00', 0,
-                jsonb_build_object('team', CASE WHEN i = 15000 THEN 'rare' ELSE 'common' || i % 10 END), i, i, i, false
-            FROM generate_series(1, 20000) AS i;
-            INSERT INTO record (log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state,
-                status, request_id, lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, hash, encoded)
-            SELECT i, 'l', 'default', 'w' || i, 1, 1, 'order', '', 'NEW', 1, '', 0, 0, i, '\x00',
-                CASE WHEN i = 15000 THEN 'rare' ELSE 'common' END, CASE WHEN i = 15000 THEN 'rare' ELSE '' END,
-                decode(repeat('00', 32), 'hex'), '\x00'
-            FROM generate_series(1, 20000) AS i;
-            """);
+        await InsertAsync();
         await ExecuteAsync("VACUUM ANALYZE");
     }
+
+    private Task InsertAsync() => ExecuteAsync(
+        """
+        INSERT INTO workflow (namespace, workflow_id, workflow_type, state, status, sequence, head_hash, checkpoint_sequence,
+            metadata, created_log_index, created_at, updated_at, importing)
+        SELECT 'default', 'w' || i, 'order', CASE WHEN i % 1000 = 0 THEN 'NEW' ELSE 'DONE' END,
+            CASE WHEN i % 1000 = 0 THEN 1 ELSE 3 END, 1, '\x00', 0,
+            jsonb_build_object('team', CASE WHEN i = 15000 THEN 'rare' ELSE 'common' || i % 10 END), i, i, i, false
+        FROM generate_series(1, 20000) AS i;
+        INSERT INTO record (log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state,
+            status, request_id, lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, hash, encoded)
+        SELECT i, 'l', 'default', 'w' || i, 1, 1, 'order', '', 'NEW', 1, '', 0, 0, i, '\x00',
+            CASE WHEN i = 15000 THEN 'rare' ELSE 'common' END, CASE WHEN i = 15000 THEN 'rare' ELSE '' END,
+            decode(repeat('00', 32), 'hex'), '\x00'
+        FROM generate_series(1, 20000) AS i;
+        """);
 
     private static readonly WorkflowFilter All = new(Ask.Namespace);
 
@@ -100,6 +102,35 @@ public sealed class PostgresPlanTests
 
         Assert.That(await SequentialScansAsync() - scans, Is.Zero, "Whole tables read.");
         Assert.That((await RowsReadAsync() - rows) / Times, Is.LessThanOrEqualTo(rowsMax));
+    }
+
+    /// <summary>A server that has started on an empty database keeps its plans while the tables grow.</summary>
+    [Test]
+    public async Task What_was_planned_on_empty_tables_takes_little_more_than_the_answer_from_full_ones()
+    {
+        const int Times = 10;
+        await using (var store = PostgresLedgerStore.Open(_database))
+        {
+            await store.MigrateAsync(default);
+            await WriteAsync(store, new OpenLogCommand(Ask.LogId, Ask.Parts()));
+            for (var i = 0; i < Times; i++)
+                await LookAsync(store, $"absent{i}");
+            await InsertAsync();
+            for (var i = 0; i < Times; i++)
+                await LookAsync(store, $"w{15_000 + i}");
+        }
+
+        Assert.That(await RowsReadAsync() / Times, Is.LessThanOrEqualTo(100));
+
+        static async Task LookAsync(PostgresLedgerStore store, string id)
+        {
+            var key = Ask.Key(id);
+            await store.FindWorkflowAsync(key, default);
+            await store.ReadResumableAsync([key], 10, 1000, default);
+            await store.ReadChainAsync(key, 1, descending: false, 10, default);
+            await store.ReadSnapshotAsync(key, Hash.Of([1]), default);
+            await using var transaction = await store.BeginAsync([key], [RecordFormat.RequestKey(key, "r")], long.MaxValue, default);
+        }
     }
 
     private static async Task WriteAsync(PostgresLedgerStore store, Command command)
