@@ -17,8 +17,15 @@ public sealed partial class Ledger(
     private readonly Channel<Pending> _queue = Channel.CreateUnbounded<Pending>(
         new UnboundedChannelOptions { SingleReader = true });
 
+    private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(1);
+
     private long _queuedBytes;
     private int _queuedCommands;
+
+    // How many callers there seem to be: those of the last batch, and who came while it was written.
+    private int _callers;
+    private int _awaited = int.MaxValue;
+    private TaskCompletionSource _gathered = new();
 
     /// <summary>Called after a failure of the store, so that health follows at once.</summary>
     public event Action<StoreFailure>? StoreFailed;
@@ -51,6 +58,8 @@ public sealed partial class Ledger(
             Leave(weight);
             throw new RefusalException(ShuttingDown);
         }
+        if (commands >= Volatile.Read(ref _awaited))
+            _gathered.TrySetResult();
         await using var registration = cancellationToken.Register(() => pending.TryCancel(cancellationToken));
         return await pending.Completion.Task;
     }
@@ -73,6 +82,7 @@ public sealed partial class Ledger(
         await Task.Yield();
         while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
         {
+            await GatherAsync();
             var batch = TakeBatch();
             if (batch.Count == 0)
                 continue;
@@ -86,7 +96,25 @@ public sealed partial class Ledger(
                 logger.LogError(e, "A batch of {Commands} commands failed", batch.Count);
                 FailAll(batch, e);
             }
+            _callers = batch.Count + QueueLength;
         }
+    }
+
+    /// <summary>
+    /// Waits a moment for the callers that were just answered: one that comes right after a batch has begun waits for two flushes, and
+    /// two batches cost the database more than one. Those who do not come back are not waited for again.
+    /// </summary>
+    private async Task GatherAsync()
+    {
+        var awaited = Math.Min(_callers, Limits.BatchCommandsMax);
+        if (QueueLength >= awaited)
+            return;
+        _gathered = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Interlocked.Exchange(ref _awaited, awaited);
+        // Who came in between has not told.
+        if (QueueLength < awaited)
+            await _gathered.Task.WaitAsync(Linger).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        Volatile.Write(ref _awaited, int.MaxValue);
     }
 
     /// <summary>All that wait, up to the limits of a batch; who has gone away is dropped here.</summary>
