@@ -31,10 +31,17 @@ var compare = new Command("compare", "Aegis beside plain PostgreSQL and beside w
 };
 compare.SetAction((result, _) => Compare.RunAsync(OptionsOf(result, records)));
 
+var grown = new Option<long>("--records") { DefaultValueFactory = _ => 5_000_000, Description = "How many records the log grows to." };
+var growth = new Command("growth", "What a log that grows, long chains, large snapshots and other readers cost.")
+{
+    rounds, seconds, grown, only, write,
+};
+growth.SetAction((result, _) => Growth.RunAsync(OptionsOf(result, grown)));
+
 var obey = new Command("callers", "The process of the callers, for the other commands.") { Hidden = true };
 obey.SetAction((_, _) => Callers.ObeyAsync());
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, builds, log, obey }
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, growth, builds, log, obey }
     .Parse(args).InvokeAsync();
 
 RunOptions OptionsOf(ParseResult result, Option<long> records) => new(
