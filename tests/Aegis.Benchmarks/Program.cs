@@ -38,10 +38,13 @@ var growth = new Command("growth", "What a log that grows, long chains, large sn
 };
 growth.SetAction((result, _) => Growth.RunAsync(OptionsOf(result, grown)));
 
+var core = new Command("core", "What Core's hot paths take by themselves, with BenchmarkDotNet.");
+core.SetAction(_ => CoreBenchmarks.Run());
+
 var obey = new Command("callers", "The process of the callers, for the other commands.") { Hidden = true };
 obey.SetAction((_, _) => Callers.ObeyAsync());
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, growth, builds, log, obey }
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, growth, core, builds, log, obey }
     .Parse(args).InvokeAsync();
 
 RunOptions OptionsOf(ParseResult result, Option<long> records) => new(
