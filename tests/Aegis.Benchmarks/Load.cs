@@ -206,8 +206,8 @@ internal sealed class Load : IDisposable
         {
             // The same state again: whoever comes is let through, in turn.
             var state = still is null ? "S0" : "NOWHERE";
-            await WorkflowsOf(caller).TransitionWorkflowAsync(
-                Move(Id(still ?? $"hot-{turn % HotWorkflows}"), state, state, $"{caller}-{turn}"));
+            var request = Move(Id(still ?? $"hot-{turn % HotWorkflows}"), state, state, $"{caller}-{turn}");
+            await RepeatAsync(async () => await WorkflowsOf(caller).TransitionWorkflowAsync(request));
             return true;
         }
         catch (Grpc.Core.RpcException e) when (e.StatusCode == Grpc.Core.StatusCode.Aborted)
