@@ -7,9 +7,10 @@ using Npgsql;
 namespace Aegis.Benchmarks;
 
 /// <summary>What a contender came to in one turn.</summary>
-/// <param name="Rate">Per second.</param>
+/// <param name="Value">Calls per second, or what the row says.</param>
 /// <param name="Cpu">What a call took of it; null where it was not counted.</param>
-internal sealed record Measured(double Rate, CpuUse? Cpu = null);
+/// <param name="Growth">The last part of the turn over the first, where the row asks for it.</param>
+internal sealed record Measured(double Value, CpuUse? Cpu = null, double Growth = 1);
 
 /// <summary>Microseconds of CPU for a call, by who spent them.</summary>
 internal sealed record CpuUse(double Callers, double Database, double Servers)
@@ -24,7 +25,7 @@ internal sealed record CpuUse(double Callers, double Database, double Servers)
 /// Where contenders meet: one throw-away PostgreSQL as it comes out of the box, one process of callers, and whatever runs on them,
 /// each on a database of its own. Whoever's turn it is not stands still.
 /// </summary>
-internal sealed class Arena : IAsyncDisposable
+internal sealed partial class Arena : IAsyncDisposable
 {
     private const double WarmSeconds = 2;
 
@@ -33,16 +34,18 @@ internal sealed class Arena : IAsyncDisposable
 
     private readonly PostgresCluster _cluster;
     private readonly double _seconds;
+    private readonly long _records;
     private readonly Callers _callers = new();
     private readonly TemporaryDirectory _directory = new("arena");
     private readonly Dictionary<string, ServerUnderTest> _servers = [];
     private readonly Dictionary<string, string> _databases = [];
 
-    private Arena(PostgresCluster cluster, double seconds) => (_cluster, _seconds) = (cluster, seconds);
+    private Arena(PostgresCluster cluster, double seconds, long records) => (_cluster, _seconds, _records) = (cluster, seconds, records);
 
     /// <param name="seconds">How long a turn is counted.</param>
+    /// <param name="records">How many records a turn goes up to whose subject is their number.</param>
     /// <param name="slowDisk">With a millisecond more for every flush of the WAL.</param>
-    public static async Task<Arena> OpenAsync(double seconds, bool slowDisk)
+    public static async Task<Arena> OpenAsync(double seconds, long records, bool slowDisk)
     {
         string? preloaded = null;
         if (slowDisk)
@@ -52,7 +55,7 @@ internal sealed class Arena : IAsyncDisposable
         }
         try
         {
-            return new Arena(await PostgresCluster.StartPreloadedAsync(preloaded, "max_connections=400"), seconds);
+            return new Arena(await PostgresCluster.StartPreloadedAsync(preloaded, "max_connections=400"), seconds, records);
         }
         finally
         {
@@ -68,21 +71,24 @@ internal sealed class Arena : IAsyncDisposable
     /// <summary>Callers on Aegis.</summary>
     /// <param name="name">Of its database; one more name is one more server on it, joined by a comma.</param>
     public Task<Measured> AegisAsync(string name, Work work, int callers, bool sqlite = false) =>
-        ServedAsync(name.Split(','), work, callers, async servers =>
+        AegisAsync(name, new LoadOrder([], work, callers, WarmSeconds, _seconds), sqlite);
+
+    /// <summary>The same with all that can be said of a load but its addresses, and with settings for the servers.</summary>
+    public Task<Measured> AegisAsync(string name, LoadOrder order, bool sqlite = false, params (string Name, string Value)[] settings) =>
+        ServedAsync(name.Split(','), order, async servers =>
         {
-            var (first, settings) = (servers[0], Array.Empty<(string, string)>());
             foreach (var server in servers)
             {
                 _servers[server] = sqlite
                     ? await ServerUnderTest.StartAsync(ServerUnderTest.ThisBuild, sqlite: true)
-                    : await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, await DatabaseAsync(first), settings);
-                settings = [("AEGIS_SIGNING_KEY", _servers[server].KeyFile)];
+                    : await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, await DatabaseAsync(servers[0]), settings);
+                settings = [.. settings, ("AEGIS_SIGNING_KEY", _servers[server].KeyFile)];
             }
         });
 
     /// <summary>Callers on a service that runs one transaction for every call.</summary>
     public Task<Measured> NaiveAsync(string name, int callers, bool sqlite = false) =>
-        ServedAsync([name], Work.Transition, callers, async servers =>
+        ServedAsync([name], new LoadOrder([], Work.Transition, callers, WarmSeconds, _seconds), async servers =>
             _servers[name] = await ServerUnderTest.StartNaiveAsync(sqlite
                 ? $"sqlite:{Path.Combine(_directory.Path, $"{name}.db")}"
                 : await DatabaseAsync(name)));
@@ -122,15 +128,12 @@ internal sealed class Arena : IAsyncDisposable
     /// <summary>What of PostgreSQL's settings decides whether a commit is durable, as the running server says.</summary>
     public async Task<string> SettingsAsync()
     {
-        await using var connection = new NpgsqlConnection(_cluster.ConnectionString);
-        await connection.OpenAsync();
-        await using var command = new NpgsqlCommand(
+        var settings = await AskAsync<string>(_cluster.ConnectionString,
             """
             SELECT string_agg(name || '=' || setting, ', ' ORDER BY name)
             FROM pg_settings
             WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'server_version', 'shared_buffers')
-            """, connection);
-        var settings = (string)(await command.ExecuteScalarAsync())!;
+            """);
         return settings.Contains("fsync=on", StringComparison.Ordinal) && settings.Contains("synchronous_commit=on", StringComparison.Ordinal)
             ? settings
             : throw new InvalidOperationException($"Durability is relaxed, and nothing measured would mean anything: {settings}");
@@ -145,7 +148,7 @@ internal sealed class Arena : IAsyncDisposable
         _directory.Dispose();
     }
 
-    private async Task<Measured> ServedAsync(string[] names, Work work, int callers, Func<string[], Task> startAsync)
+    private async Task<Measured> ServedAsync(string[] names, LoadOrder order, Func<string[], Task> startAsync)
     {
         var isFirst = !_servers.ContainsKey(names[0]);
         if (isFirst)
@@ -156,11 +159,11 @@ internal sealed class Arena : IAsyncDisposable
         var servers = names.Select(name => _servers[name]).ToList();
         double[] cpu = [];
         var result = await _callers.RunAsync(
-            new LoadOrder([.. servers.Select(s => s.Address)], work, callers, isFirst ? FirstWarmSeconds : WarmSeconds, _seconds),
+            order with { Addresses = [.. servers.Select(s => s.Address)], Warm = isFirst ? FirstWarmSeconds : order.Warm },
             () => cpu = Cpu());
         var used = Cpu().Zip(cpu, (after, before) => (after - before) * 1e6 / result.Count).ToList();
         await EachAsync(Signal.Stop);
-        return new Measured(result.Rate, new CpuUse(used[0], used[1], used[2]));
+        return new Measured(result.Rate, new CpuUse(used[0], used[1], used[2]), result.Growth);
 
         double[] Cpu() => [ProcessUse.CpuSeconds(_callers.Pid), ProcessUse.CpuSeconds(_cluster.Pid), ProcessUse.CpuSeconds(servers.Select(s => s.Pid))];
 
@@ -185,12 +188,32 @@ internal sealed class Arena : IAsyncDisposable
         return database;
     }
 
+    private async Task DropAsync(string name)
+    {
+        await ExecuteAsync(_cluster.ConnectionString, $"DROP DATABASE {name} WITH (FORCE)");
+        _databases.Remove(name);
+    }
+
     private static async Task ExecuteAsync(string database, string sql)
     {
-        await using var connection = new NpgsqlConnection(database);
-        await connection.OpenAsync();
+        await using var connection = await ConnectAsync(database);
         await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
         await command.ExecuteNonQueryAsync();
+    }
+
+    private static async Task<T> AskAsync<T>(string database, string sql)
+    {
+        await using var connection = await ConnectAsync(database);
+        await using var command = new NpgsqlCommand(sql, connection) { CommandTimeout = 0 };
+        return (T)(await command.ExecuteScalarAsync())!;
+    }
+
+    /// <summary>Not from a pool, which would keep connections to databases that are gone.</summary>
+    private static async Task<NpgsqlConnection> ConnectAsync(string database)
+    {
+        var connection = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(database) { Pooling = false }.ConnectionString);
+        await connection.OpenAsync();
+        return connection;
     }
 
     private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);

@@ -1,20 +1,17 @@
-using System.Globalization;
-using Aegis.Tests;
-
 namespace Aegis.Benchmarks;
 
-/// <summary>
-/// Aegis beside what it is compared with. In each round everybody has a turn, and a ratio is formed within the round, so that the
-/// machine's moods are on both sides of it; the order is turned round each time.
-/// </summary>
+/// <summary>Aegis beside what it is compared with, and what it takes by itself.</summary>
 internal static class Compare
 {
     private const string NodePeers = "peers/node/";
 
-    /// <summary>A row: what of a round's turns it is made of, and how.</summary>
-    private sealed record Contest(string Id, string Work, string Against, Target Target, string[] Turns, Func<Measured[], double> Value);
+    private const string About =
+        """
+        The work is a transition with a JSON snapshot of 1 KiB on workflows of each caller's own, where nothing else is said. Peers are
+        untuned; LangGraph, DBOS and SQLAlchemy run the callers in their own single process, without the network hop of a service.
+        """;
 
-    private static readonly Contest[] Contests =
+    private static readonly Contest[] Rows =
     [
         Faster("plain64", "64 callers", "pgbench, plain transaction, 64 clients", 4, "aegis64", "pgbench-plain64"),
         Faster("one64", "64 callers", "pgbench, best single statement, 64 clients", 1.8, "aegis64", "pgbench-one64"),
@@ -31,54 +28,20 @@ internal static class Compare
         new("cpu64", "CPU of all processes for a transition, 64 callers, how many times less", "one transaction for each call", Target.AtLeast(6.5, "×"),
             ["aegis64", "naive64"], m => m[1].Cpu!.Total / m[0].Cpu!.Total),
         Faster("two64", "two servers on one database, 32 callers each", "one server, 64 callers", 0.8, "aegis-two64", "aegis64"),
-        new("refused64", "refused transitions, 64 callers", "transitions", Target.AtLeast(1, "×"), ["aegis-refused64", "aegis64"], Ratio),
-        new("hot64", "64 callers on ten workflows", "on workflows of their own", Target.None("×"), ["aegis-hot64", "aegis64"], Ratio),
-        new("ceiling", "empty unary calls, 64 callers", "", Target.None("a second"), ["aegis-empty64"], m => m[0].Rate),
+        Faster("refused64", "refused transitions, 64 callers", "transitions", 1, "aegis-refused64", "aegis64"),
+        Contest.Faster("hot64", "64 callers on ten workflows", "on workflows of their own", Target.None("×"), "aegis-hot64", "aegis64"),
+        new("ceiling", "empty unary calls, 64 callers", "", Target.None("a second"), ["aegis-empty64"], m => m[0].Value),
+        Contest.Alone("pending100", "100 pending workflows resumed with their leases", Target.AtMost(30, "ms")),
+        Contest.Alone("pending10k", "10,000 pending workflows resumed with their leases", Target.AtMost(500, "ms")),
+        Contest.Alone("pending100k", "100,000 pending workflows resumed with their leases", Target.AtMost(5000, "ms")),
+        Contest.Alone("verify", "VerifyLog, everything checked", Target.AtLeast(400_000, "records a second")),
+        Contest.Alone("start", "from the process's start to the first answer that writes are taken", Target.AtMost(0.6, "s")),
+        Contest.Alone("memory", "resident memory of the server, 256 callers", Target.AtMost(250, "MB")),
+        new("memory-growth", "the same in the last tenth of the records", "in the first", Target.AtMost(1.2, "×"), ["memory"], m => m[0].Growth),
+        Contest.Alone("bytes", "on disk for a transition, 64 callers", Target.AtMost(2100, "bytes")),
     ];
 
-    /// <param name="only">The ids of the rows wanted; none = all.</param>
-    public static async Task<int> RunAsync(int rounds, double seconds, string[] only, bool write)
-    {
-        var contests = Contests.Where(c => only.Length == 0 || only.Contains(c.Id)).ToList();
-        var turns = contests.SelectMany(c => c.Turns).Distinct().ToList();
-        var measured = turns.ToDictionary(t => t, _ => new List<Measured>());
-        string settings;
-        await using (var arena = await Arena.OpenAsync(seconds, slowDisk: false))
-        {
-            settings = await arena.SettingsAsync();
-            await RunAsync(arena, [.. turns.Where(t => !t.StartsWith("slow-", StringComparison.Ordinal))], rounds, measured);
-        }
-        if (turns.Any(t => t.StartsWith("slow-", StringComparison.Ordinal)))
-        {
-            await using var slow = await Arena.OpenAsync(seconds, slowDisk: true);
-            await RunAsync(slow, [.. turns.Where(t => t.StartsWith("slow-", StringComparison.Ordinal))], rounds, measured);
-        }
-        TemporaryDirectory.RemoveAll();
-        var report = new Report(settings, rounds, seconds,
-            [.. contests.Select(c => Row.Of(c.Id, c.Work, c.Against, c.Target,
-                Enumerable.Range(0, rounds).Select(r => c.Value([.. c.Turns.Select(t => measured[t][r])]))))],
-            [.. turns.Select(t => Row.Of(t, "absolute", "", Target.None("a second"), measured[t].Select(m => m.Rate))),
-                .. turns.Where(t => measured[t][0].Cpu is not null)
-                    .Select(t => Row.Of(t, "CPU", "", Target.None("µs"), measured[t].Select(m => m.Cpu!.Total)))]);
-        Console.WriteLine(report.ToMarkdown());
-        if (write)
-            await report.WriteAsync(Arena.Source("results"));
-        return 0;
-    }
-
-    private static async Task RunAsync(Arena arena, IReadOnlyList<string> turns, int rounds, Dictionary<string, List<Measured>> measured)
-    {
-        for (var round = 1; round <= rounds; round++)
-        {
-            foreach (var turn in round % 2 == 1 ? turns : turns.Reverse())
-            {
-                var result = await TurnAsync(arena, turn);
-                measured[turn].Add(result);
-                Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"{round}  {turn,-22} {result.Rate,8:0} a second {result.Cpu}"));
-            }
-        }
-    }
+    public static Task<int> RunAsync(RunOptions options) => Contests.RunAsync("compare", About, Rows, TurnAsync, options);
 
     private static Task<Measured> TurnAsync(Arena arena, string turn) => turn switch
     {
@@ -104,11 +67,16 @@ internal static class Compare
         "langgraph-get32" => arena.ProgramAsync("langgraph", 32, "node", Arena.Source($"{NodePeers}langgraph.mjs"), "get"),
         "dbos32" => arena.ProgramAsync("dbos", 32, "node", Arena.Source($"{NodePeers}dbos.mjs")),
         "orm32" => arena.ProgramAsync("orm", 32, "/usr/bin/python3", Arena.Source("peers/python/orm.py")),
+        "pending100" => arena.PendingAsync(turn, 100),
+        "pending10k" => arena.PendingAsync(turn, 10_000),
+        "pending100k" => arena.PendingAsync(turn, 100_000),
+        "verify" => arena.VerifyAsync(),
+        "start" => arena.StartAsync(),
+        "memory" => arena.MemoryAsync(),
+        "bytes" => arena.BytesAsync(),
         _ => throw new ArgumentException($"There is no turn {turn}.", nameof(turn)),
     };
 
     private static Contest Faster(string id, string work, string against, double target, string mine, string theirs) =>
-        new(id, work, against, Target.AtLeast(target, "×"), [mine, theirs], Ratio);
-
-    private static double Ratio(Measured[] measured) => measured[0].Rate / measured[1].Rate;
+        Contest.Faster(id, work, against, Target.AtLeast(target, "×"), mine, theirs);
 }

@@ -13,6 +13,9 @@ internal enum Work
     /// <summary>Callers move workflows of their own, each time with another JSON snapshot of 1 KiB and a request_id.</summary>
     Transition,
 
+    /// <summary>The same, on one workflow for each caller however long its chain grows.</summary>
+    Chain,
+
     /// <summary>The same on ten workflows that all share; a caller that lost reads what is current from the refusal.</summary>
     HotTransition,
 
@@ -33,10 +36,13 @@ internal enum Work
 /// <param name="Warm">Seconds before counting begins.</param>
 /// <param name="Seconds">Seconds that are counted.</param>
 /// <param name="SnapshotBytes">The size of a snapshot.</param>
-internal sealed record LoadOrder(string[] Addresses, Work Work, int Callers, double Warm, double Seconds, int SnapshotBytes = 1024);
+/// <param name="Calls">How many calls are counted at most.</param>
+internal sealed record LoadOrder(string[] Addresses, Work Work, int Callers, double Warm, double Seconds,
+    int SnapshotBytes = 1024, long Calls = long.MaxValue);
 
 /// <summary>What a load came to: how many calls in how many seconds, and their median.</summary>
-internal sealed record LoadResult(long Count, double Seconds, double MedianMilliseconds)
+/// <param name="Growth">The median of each caller's last hundredth of calls over that of its first.</param>
+internal sealed record LoadResult(long Count, double Seconds, double MedianMilliseconds, double Growth = 1)
 {
     public double Rate => Count / Seconds;
 }
@@ -54,16 +60,22 @@ internal sealed class Load : IDisposable
     private readonly GrpcChannel[] _channels;
     private readonly string _run = Guid.NewGuid().ToString("N")[..8];
     private readonly string _filler;
+    private readonly int _movesPerWorkflow;
     private long _counting;
     private long _until;
+    private long _counted;
 
     public Load(LoadOrder order)
     {
         _order = order;
+        _movesPerWorkflow = order.Work == Work.Chain ? int.MaxValue : MovesPerWorkflow;
         var connections = (order.Callers + CallersPerConnection - 1) / CallersPerConnection;
         _channels = [.. Enumerable.Range(0, Math.Max(connections, order.Addresses.Length))
             .Select(n => GrpcChannel.ForAddress(order.Addresses[n % order.Addresses.Length]))];
-        _filler = new string('x', Math.Max(0, order.SnapshotBytes - """{"step":"000000000000","text":""}""".Length));
+        // Nothing that a database could make smaller.
+        var filler = new byte[order.SnapshotBytes];
+        new Random(1).NextBytes(filler);
+        _filler = Convert.ToBase64String(filler)[..Math.Max(0, order.SnapshotBytes - """{"step":"000000000000","text":""}""".Length)];
     }
 
     /// <summary>Runs it.</summary>
@@ -78,16 +90,25 @@ internal sealed class Load : IDisposable
         var since = Stopwatch.GetTimestamp();
         onCounting?.Invoke();
         Volatile.Write(ref _counting, since);
-        var times = (await Task.WhenAll(counts)).SelectMany(t => t).ToList();
+        var times = await Task.WhenAll(counts);
         var seconds = Stopwatch.GetElapsedTime(since, Volatile.Read(ref _until)).TotalSeconds;
-        times.Sort();
-        return new LoadResult(times.Count, seconds, times.Count == 0 ? 0 : times[times.Count / 2] * 1000.0 / Stopwatch.Frequency);
+        var (first, last) = (Median(times.SelectMany(t => t[..Part(t)])), Median(times.SelectMany(t => t[^Part(t)..])));
+        return new LoadResult(times.Sum(t => t.Count), seconds, Median(times.SelectMany(t => t)), first == 0 ? 1 : last / first);
+
+        static int Part(List<long> times) => (times.Count + 99) / 100;
     }
 
     public void Dispose()
     {
         foreach (var channel in _channels)
             channel.Dispose();
+    }
+
+    /// <summary>In milliseconds; 0 of nothing.</summary>
+    private static double Median(IEnumerable<long> ticks)
+    {
+        var sorted = ticks.Order().ToList();
+        return sorted.Count == 0 ? 0 : sorted[sorted.Count / 2] * 1000.0 / Stopwatch.Frequency;
     }
 
     private static long Ticks(double seconds) => (long)(seconds * Stopwatch.Frequency);
@@ -112,15 +133,19 @@ internal sealed class Load : IDisposable
         var times = new List<long>();
         for (var turn = 0; ; turn++)
         {
-            if (_order.Work == Work.Transition && turn % MovesPerWorkflow == 0)
-                await StartAsync(caller, $"{caller}-{turn / MovesPerWorkflow}");
+            if (_order.Work is Work.Transition or Work.Chain && turn % _movesPerWorkflow == 0)
+                await StartAsync(caller, $"{caller}-{turn / _movesPerWorkflow}");
             var since = Stopwatch.GetTimestamp();
             if (since >= Volatile.Read(ref _until))
                 return times;
             var isDone = await DoAsync(caller, turn);
             var now = Stopwatch.GetTimestamp();
             if (isDone && Volatile.Read(ref _counting) is > 0 and var counting && since >= counting && now < _until)
+            {
                 times.Add(now - since);
+                if (Interlocked.Increment(ref _counted) == _order.Calls)
+                    Volatile.Write(ref _until, now);
+            }
         }
     }
 
@@ -128,8 +153,8 @@ internal sealed class Load : IDisposable
     {
         switch (_order.Work)
         {
-            case Work.Transition:
-                await MoveAsync(caller, $"{caller}-{turn / MovesPerWorkflow}", turn % MovesPerWorkflow);
+            case Work.Transition or Work.Chain:
+                await MoveAsync(caller, $"{caller}-{turn / _movesPerWorkflow}", turn % _movesPerWorkflow);
                 return true;
             case Work.HotTransition:
                 return await MoveHotAsync(caller, turn);
@@ -145,11 +170,34 @@ internal sealed class Load : IDisposable
         }
     }
 
-    private async Task StartAsync(int caller, string name) => await WorkflowsOf(caller).StartWorkflowAsync(
-        new Pb.StartWorkflowRequest { WorkflowId = Id(name), WorkflowType = "order", InitialState = "S0", RequestId = "start" });
+    private Task StartAsync(int caller, string name) => RepeatAsync(async () => await WorkflowsOf(caller).StartWorkflowAsync(
+        new Pb.StartWorkflowRequest { WorkflowId = Id(name), WorkflowType = "order", InitialState = "S0", RequestId = "start" }));
 
-    private async Task MoveAsync(int caller, string name, int move) =>
-        await WorkflowsOf(caller).TransitionWorkflowAsync(Move(Id(name), $"S{move}", $"S{move + 1}", $"{move}"));
+    private Task MoveAsync(int caller, string name, int move)
+    {
+        var request = Move(Id(name), $"S{move}", $"S{move + 1}", $"{move}");
+        return RepeatAsync(async () => await WorkflowsOf(caller).TransitionWorkflowAsync(request));
+    }
+
+    /// <summary>
+    /// A write that the store lost is sent again, as clients do, and with its request_id is the same: where one process stands still
+    /// for a while, the others lose patience with it.
+    /// </summary>
+    private static async Task RepeatAsync(Func<Task> write)
+    {
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                await write();
+                return;
+            }
+            catch (Grpc.Core.RpcException e) when (e.StatusCode == Grpc.Core.StatusCode.Unavailable && attempt < 10)
+            {
+                await Task.Delay(TimeSpan.FromSeconds(attempt));
+            }
+        }
+    }
 
     /// <summary>From wherever the workflow is, as a caller finds out who does not know it.</summary>
     private async Task<bool> MoveHotAsync(int caller, int turn, string? still = null)
@@ -158,8 +206,8 @@ internal sealed class Load : IDisposable
         {
             // The same state again: whoever comes is let through, in turn.
             var state = still is null ? "S0" : "NOWHERE";
-            await WorkflowsOf(caller).TransitionWorkflowAsync(
-                Move(Id(still ?? $"hot-{turn % HotWorkflows}"), state, state, $"{caller}-{turn}"));
+            var request = Move(Id(still ?? $"hot-{turn % HotWorkflows}"), state, state, $"{caller}-{turn}");
+            await RepeatAsync(async () => await WorkflowsOf(caller).TransitionWorkflowAsync(request));
             return true;
         }
         catch (Grpc.Core.RpcException e) when (e.StatusCode == Grpc.Core.StatusCode.Aborted)

@@ -14,7 +14,7 @@ var builds = new Command("builds", "Transitions a second of this build beside th
 builds.SetAction((result, _) => Builds.RunAsync(result.GetValue(other)!, result.GetValue(callers), result.GetValue(rounds),
     result.GetValue(seconds), result.GetValue(sqlite)));
 
-var records = new Option<long>("--records") { DefaultValueFactory = _ => 1_000_000, Description = "How many records the log has." };
+var records = new Option<long>("--records") { DefaultValueFactory = _ => 1_000_000, Description = "How many records the log has, or goes up to." };
 var log = new Command("log", "Proofs and verification over a large log in PostgreSQL.") { records, rounds };
 log.SetAction((result, _) => LogOfMany.RunAsync(result.GetValue(records), result.GetValue(rounds)));
 
@@ -24,11 +24,28 @@ var only = new Option<string[]>("--only")
     DefaultValueFactory = _ => [],
     Description = "The ids of the rows that are wanted; all without it.",
 };
-var write = new Option<bool>("--write") { Description = "Write results/compare.md and compare.json." };
-var compare = new Command("compare", "Aegis beside plain PostgreSQL and beside what else could be used.") { rounds, seconds, only, write };
-compare.SetAction((result, _) => Compare.RunAsync(result.GetValue(rounds), result.GetValue(seconds), result.GetValue(only)!, result.GetValue(write)));
+var write = new Option<bool>("--write") { Description = "Write the report to results/, as .md and .json." };
+var compare = new Command("compare", "Aegis beside plain PostgreSQL and beside what else could be used, and what it takes by itself.")
+{
+    rounds, seconds, records, only, write,
+};
+compare.SetAction((result, _) => Compare.RunAsync(OptionsOf(result, records)));
+
+var grown = new Option<long>("--records") { DefaultValueFactory = _ => 5_000_000, Description = "How many records the log grows to." };
+var growth = new Command("growth", "What a log that grows, long chains, large snapshots and other readers cost.")
+{
+    rounds, seconds, grown, only, write,
+};
+growth.SetAction((result, _) => Growth.RunAsync(OptionsOf(result, grown)));
+
+var core = new Command("core", "What Core's hot paths take by themselves, with BenchmarkDotNet.");
+core.SetAction(_ => CoreBenchmarks.Run());
 
 var obey = new Command("callers", "The process of the callers, for the other commands.") { Hidden = true };
 obey.SetAction((_, _) => Callers.ObeyAsync());
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, builds, log, obey }.Parse(args).InvokeAsync();
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, growth, core, builds, log, obey }
+    .Parse(args).InvokeAsync();
+
+RunOptions OptionsOf(ParseResult result, Option<long> records) => new(
+    result.GetValue(rounds), result.GetValue(seconds), result.GetValue(records), result.GetValue(only)!, result.GetValue(write));

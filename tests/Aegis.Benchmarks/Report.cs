@@ -35,12 +35,22 @@ internal sealed record Row(string Id, string Work, string Against, double Median
     }
 }
 
+/// <summary>What a part of the database takes of the disk.</summary>
+/// <param name="What">Table, index or column.</param>
+/// <param name="Bytes">For a transition.</param>
+internal sealed record Share(string What, string Name, double Bytes);
+
 /// <summary>What a run came to, with the machine and the settings it ran on.</summary>
-internal sealed record Report(string Settings, int Rounds, double Seconds, IReadOnlyList<Row> Rows, IReadOnlyList<Row> Absolute)
+/// <param name="About">What a reader has to know of it.</param>
+/// <param name="Budget">Where the bytes on disk go; empty where they were not measured.</param>
+internal sealed record Report(string Name, string About, string Settings, RunOptions Options,
+    IReadOnlyList<Row> Rows, IReadOnlyList<Row> Absolute, IReadOnlyList<Share> Budget)
 {
     private static readonly JsonSerializerOptions Json = new()
     {
         WriteIndented = true,
+        // Of a turn too short for one call.
+        NumberHandling = System.Text.Json.Serialization.JsonNumberHandling.AllowNamedFloatingPointLiterals,
         PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
         Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
@@ -51,25 +61,42 @@ internal sealed record Report(string Settings, int Rounds, double Seconds, IRead
     public string ToMarkdown()
     {
         var text = new StringBuilder();
-        text.AppendLine("# Compared").AppendLine();
+        text.AppendLine(CultureInfo.InvariantCulture, $"# {char.ToUpperInvariant(Name[0])}{Name[1..]}").AppendLine();
         text.AppendLine(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:yyyy-MM-dd}. {Machine}, shared by all that runs, over loopback.");
         text.AppendLine(CultureInfo.InvariantCulture, $"PostgreSQL: {Settings}. SQLite: synchronous=FULL. Answered after the commit.");
-        text.AppendLine("The work is a transition with a JSON snapshot of 1 KiB on workflows of each caller's own, where nothing else is said. Peers are");
-        text.AppendLine("untuned; LangGraph, DBOS and SQLAlchemy run the callers in their own single process, without the network hop of a service.");
-        text.AppendLine(CultureInfo.InvariantCulture, $"{Rounds} rounds of {Seconds} s a turn; ratios are formed within a round.").AppendLine();
+        text.AppendLine(About);
+        text.AppendLine(CultureInfo.InvariantCulture,
+            $"{Options.Rounds} rounds of {Options.Seconds} s a turn; ratios are formed within a round. What goes up to many records goes up to {Options.Records:N0}.");
+        text.AppendLine();
         Table(text, Rows);
-        text.AppendLine("## What each did").AppendLine();
-        text.AppendLine("The same runs in absolute figures, which another machine or hour would change.").AppendLine();
-        Table(text, Absolute);
+        if (Absolute.Count > 0)
+        {
+            text.AppendLine("## What each did").AppendLine();
+            text.AppendLine("The same runs in absolute figures, which another machine or hour would change.").AppendLine();
+            Table(text, Absolute);
+        }
+        if (Budget.Count > 0)
+            BudgetTable(text);
         return text.ToString();
     }
 
     public async Task WriteAsync(string directory)
     {
         Directory.CreateDirectory(directory);
-        await File.WriteAllTextAsync(Path.Combine(directory, "compare.md"), ToMarkdown());
-        await File.WriteAllTextAsync(Path.Combine(directory, "compare.json"), JsonSerializer.Serialize(
-            new { Machine, Settings, Rounds, Seconds, Date = DateTime.UtcNow.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture), Rows, Absolute }, Json) + "\n");
+        await File.WriteAllTextAsync(Path.Combine(directory, $"{Name}.md"), ToMarkdown());
+        await File.WriteAllTextAsync(Path.Combine(directory, $"{Name}.json"), JsonSerializer.Serialize(
+            new
+            {
+                Machine,
+                Settings,
+                Options.Rounds,
+                Options.Seconds,
+                Options.Records,
+                Date = DateTime.UtcNow.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture),
+                Rows,
+                Absolute,
+                Budget,
+            }, Json) + "\n");
     }
 
     private static void Table(StringBuilder text, IEnumerable<Row> rows)
@@ -84,6 +111,16 @@ internal sealed record Report(string Settings, int Rounds, double Seconds, IRead
         text.AppendLine();
     }
 
+    private void BudgetTable(StringBuilder text)
+    {
+        text.AppendLine("## Where the bytes go").AppendLine();
+        text.AppendLine("On disk for a transition, from one byte on; what is kept once a workflow or a batch counts for its share. Columns are those of `record`, on average.");
+        text.AppendLine().AppendLine("| what | name | bytes |").AppendLine("|---|---|---:|");
+        foreach (var share in Budget)
+            text.AppendLine(CultureInfo.InvariantCulture, $"| {share.What} | {share.Name} | {Number(share.Bytes)} |");
+        text.AppendLine();
+    }
+
     /// <summary>Three digits that count.</summary>
-    private static string Number(double value) => value.ToString(value >= 100 ? "0" : value >= 10 ? "0.0" : "0.00", CultureInfo.InvariantCulture);
+    public static string Number(double value) => value.ToString(value >= 100 ? "0" : value >= 10 ? "0.0" : "0.00", CultureInfo.InvariantCulture);
 }

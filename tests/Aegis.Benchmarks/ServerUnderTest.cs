@@ -31,6 +31,9 @@ internal sealed class ServerUnderTest : IAsyncDisposable
 
     public string Address { get; }
 
+    /// <summary>How long it took until it told that it takes writes.</summary>
+    public TimeSpan Startup { get; private set; }
+
     public int Pid => _process.Id;
 
     /// <summary>Where its signing key is, for another server on the same log.</summary>
@@ -82,11 +85,13 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         };
         foreach (var (name, value) in settings)
             start.Environment[name] = value;
+        var watch = Stopwatch.StartNew();
         var process = Process.Start(start)!;
         process.OutputDataReceived += (_, _) => { };
         process.BeginOutputReadLine();
         var server = new ServerUnderTest(directory, process, database, ownsDatabase, address);
         await server.UntilServingAsync();
+        server.Startup = watch.Elapsed;
         return server;
     }
 
