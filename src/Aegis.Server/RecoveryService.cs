@@ -13,7 +13,9 @@ public sealed partial class RecoveryService(
 {
     // What a response holds beside snapshot and records: the workflow, the checkpoint's record, tags.
     private const int ResponseOverhead = 128 * 1024;
-    private const int PageSize = 100;
+    private const int PageSizeMin = 100;
+    private const int PageSizeMax = 500;
+    private static readonly TimeSpan TakenFast = TimeSpan.FromMilliseconds(250);
 
     // Of each workflow, before more is read of those that have more.
     private const int RecordsReadAtOnce = 5;

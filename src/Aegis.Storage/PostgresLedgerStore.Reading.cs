@@ -131,35 +131,73 @@ public sealed partial class PostgresLedgerStore
     }, cancellationToken);
 
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
-        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(async connection =>
-        [.. (await connection.QueryAsync<WorkflowRow>(new CommandDefinition(
-            """
-            SELECT *
-            FROM workflow_and_lease
+        CancellationToken cancellationToken)
+    {
+        // By metadata there is an index of another kind, and which one serves better depends on the values.
+        if (filter.Metadata.Count > 0)
+            return ReadAsync(connection => ListAsync(connection, AnyWorkflows), cancellationToken);
+        // What is open has an index of its own, which a plan made once takes only where the query says so itself: a worker must find
+        // what is pending among any number of closed workflows.
+        var isOpen = filter.Statuses.Count > 0 && !filter.Statuses.Any(s => s.IsClosed());
+        return LookUpAsync(connection => ListAsync(connection, isOpen ? OpenWorkflows : AnyWorkflows), cancellationToken);
+
+        async Task<IReadOnlyList<Workflow>> ListAsync(NpgsqlConnection connection, string statement) =>
+            [.. (await connection.QueryAsync<WorkflowRow>(new CommandDefinition(statement,
+                new
+                {
+                    filter.Namespace,
+                    afterLogIndex,
+                    types = filter.WorkflowTypes.Count == 0 ? null : filter.WorkflowTypes.ToArray(),
+                    states = filter.States.Count == 0 ? null : filter.States.ToArray(),
+                    statuses = filter.Statuses.Count == 0 ? null : filter.Statuses.Select(s => (short)s).ToArray(),
+                    filter.UpdatedBefore,
+                    filter.UpdatedAfter,
+                    metadata = filter.Metadata.Count == 0 ? null : MetadataJson.Write(filter.Metadata),
+                    limit,
+                },
+                cancellationToken: cancellationToken))).Select(row => row.ToWorkflow())];
+    }
+
+    private const string OpenWorkflows =
+        """
+        SELECT found.*
+        FROM (
+            SELECT namespace, workflow_id
+            FROM workflow
             WHERE namespace = @Namespace
               AND created_log_index > @afterLogIndex
+              AND status <= 2
+              AND status = ANY (@statuses)
               AND (@types::text[] IS NULL OR workflow_type = ANY (@types))
               AND (@states::text[] IS NULL OR state = ANY (@states))
-              AND (@statuses::smallint[] IS NULL OR status = ANY (@statuses))
               AND (@UpdatedBefore::bigint IS NULL OR updated_at < @UpdatedBefore)
               AND (@UpdatedAfter::bigint IS NULL OR updated_at >= @UpdatedAfter)
-              AND (@metadata::text IS NULL OR metadata @> @metadata::jsonb)
             ORDER BY created_log_index
-            LIMIT @limit
-            """,
-            new
-            {
-                filter.Namespace,
-                afterLogIndex,
-                types = filter.WorkflowTypes.Count == 0 ? null : filter.WorkflowTypes.ToArray(),
-                states = filter.States.Count == 0 ? null : filter.States.ToArray(),
-                statuses = filter.Statuses.Count == 0 ? null : filter.Statuses.Select(s => (short)s).ToArray(),
-                filter.UpdatedBefore,
-                filter.UpdatedAfter,
-                metadata = filter.Metadata.Count == 0 ? null : MetadataJson.Write(filter.Metadata),
-                limit,
-            },
-            cancellationToken: cancellationToken))).Select(row => row.ToWorkflow())], cancellationToken);
+            LIMIT @limit) AS page
+        CROSS JOIN LATERAL (
+            SELECT *
+            FROM workflow_and_lease AS w
+            WHERE w.namespace = page.namespace AND w.workflow_id >= page.workflow_id
+            ORDER BY w.workflow_id
+            LIMIT 1) AS found
+        ORDER BY found.created_log_index
+        """;
+
+    private const string AnyWorkflows =
+        """
+        SELECT *
+        FROM workflow_and_lease
+        WHERE namespace = @Namespace
+          AND created_log_index > @afterLogIndex
+          AND (@types::text[] IS NULL OR workflow_type = ANY (@types))
+          AND (@states::text[] IS NULL OR state = ANY (@states))
+          AND (@statuses::smallint[] IS NULL OR status = ANY (@statuses))
+          AND (@UpdatedBefore::bigint IS NULL OR updated_at < @UpdatedBefore)
+          AND (@UpdatedAfter::bigint IS NULL OR updated_at >= @UpdatedAfter)
+          AND (@metadata::text IS NULL OR metadata @> @metadata::jsonb)
+        ORDER BY created_log_index
+        LIMIT @limit
+        """;
 
     public Task<IReadOnlyList<WorkflowCount>> CountWorkflowsAsync(string @namespace,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<WorkflowCount>>(async connection =>

@@ -161,6 +161,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('enable_seqscan', 'off', false),
             set_config('enable_hashjoin', 'off', false),
             set_config('enable_mergejoin', 'off', false),
+            set_config('enable_bitmapscan', 'off', false),
             set_config('jit', 'off', false)
         """;
 
@@ -200,6 +201,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('enable_seqscan', 'off', false),
             set_config('enable_hashjoin', 'off', false),
             set_config('enable_mergejoin', 'off', false),
+            set_config('enable_bitmapscan', 'off', false),
             set_config('jit', 'off', false)
         """;
 

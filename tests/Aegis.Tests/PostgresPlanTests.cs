@@ -120,12 +120,14 @@ public sealed class PostgresPlanTests
                 await LookAsync(store, $"w{15_000 + i}");
         }
 
-        Assert.That(await RowsReadAsync() / Times, Is.LessThanOrEqualTo(100));
+        Assert.That(await RowsReadAsync() / Times, Is.LessThanOrEqualTo(300));
 
         static async Task LookAsync(PostgresLedgerStore store, string id)
         {
             var key = Ask.Key(id);
             await store.FindWorkflowAsync(key, default);
+            await store.ListWorkflowsAsync(All, 1000, 10, default);
+            await store.ListWorkflowsAsync(All with { Statuses = [WorkflowStatus.Running] }, 1000, 10, default);
             await store.ReadResumableAsync([key], 10, 1000, default);
             await store.ReadChainAsync(key, 1, descending: false, 10, default);
             await store.ReadSnapshotAsync(key, Hash.Of([1]), default);
