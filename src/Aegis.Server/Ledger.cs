@@ -17,6 +17,8 @@ public sealed partial class Ledger(
     private readonly Channel<Pending> _queue = Channel.CreateUnbounded<Pending>(
         new UnboundedChannelOptions { SingleReader = true });
 
+    // Of more callers enough wait already, and the others are on their way while a batch is written.
+    private const int GatheredCallersMax = 16;
     private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(1);
 
     private long _queuedBytes;
@@ -106,8 +108,8 @@ public sealed partial class Ledger(
     /// </summary>
     private async Task GatherAsync()
     {
-        var awaited = Math.Min(_callers, Limits.BatchCommandsMax);
-        if (QueueLength >= awaited)
+        var awaited = _callers;
+        if (awaited > GatheredCallersMax || QueueLength >= awaited)
             return;
         _gathered = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         Interlocked.Exchange(ref _awaited, awaited);

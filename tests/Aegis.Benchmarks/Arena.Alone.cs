@@ -73,7 +73,7 @@ internal sealed partial class Arena
         // The first of them makes the tables.
         for (var start = 0; start <= Starts; start++)
         {
-            await using var server = await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, database, settings);
+            await using var server = await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), database, settings);
             seconds.Add(server.Startup.TotalSeconds);
         }
         return new Measured(Median(seconds[1..]));
@@ -83,7 +83,7 @@ internal sealed partial class Arena
     public async Task<Measured> MemoryAsync()
     {
         var peaks = new List<double>();
-        await using (var server = await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, await DatabaseAsync("memory")))
+        await using (var server = await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), await DatabaseAsync("memory")))
         {
             for (var tenth = 1; tenth <= 10; tenth++)
             {
@@ -107,7 +107,7 @@ internal sealed partial class Arena
     {
         var database = await DatabaseAsync("bytes");
         long before;
-        await using (var server = await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, database))
+        await using (var server = await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), database))
         {
             before = await SettledBytesAsync(database);
             await _callers.RunAsync(Counted(server, 64));
@@ -186,7 +186,7 @@ internal sealed partial class Arena
                 await FilledLog.WriteAsync(store, key, records, perWorkflow, snapshotBytes);
             }
             await ExecuteAsync(database, "ANALYZE record, workflow, snapshot");
-            _servers[name] = await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, database, ("AEGIS_SIGNING_KEY", keyFile));
+            _servers[name] = await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), database, ("AEGIS_SIGNING_KEY", keyFile));
         }
         var server = _servers[name];
         await server.SendAsync(Signal.Continue);

@@ -80,8 +80,8 @@ internal sealed partial class Arena : IAsyncDisposable
             foreach (var server in servers)
             {
                 _servers[server] = sqlite
-                    ? await ServerUnderTest.StartAsync(ServerUnderTest.ThisBuild, sqlite: true)
-                    : await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, await DatabaseAsync(servers[0]), settings);
+                    ? await ServerUnderTest.StartAsync(await ServerUnderTest.ReleasedAsync(), sqlite: true)
+                    : await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), await DatabaseAsync(servers[0]), settings);
                 settings = [.. settings, ("AEGIS_SIGNING_KEY", _servers[server].KeyFile)];
             }
         });

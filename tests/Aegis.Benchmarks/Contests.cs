@@ -7,13 +7,17 @@ namespace Aegis.Benchmarks;
 /// <param name="Records">How many records what depends on their number goes up to.</param>
 /// <param name="Only">The ids of the rows wanted; none = all.</param>
 /// <param name="Write">Whether the report is kept.</param>
-internal sealed record RunOptions(int Rounds, double Seconds, long Records, string[] Only, bool Write);
+/// <param name="MustMeet">Whether a row that misses its target fails the run.</param>
+internal sealed record RunOptions(int Rounds, double Seconds, long Records, string[] Only, bool Write, bool MustMeet = false);
 
 /// <summary>A row: what of a round's turns it is made of, and how. A turn may serve several rows, and has its own name.</summary>
 internal sealed record Contest(string Id, string Work, string Against, Target Target, string[] Turns, Func<Measured[], double> Value)
 {
     /// <summary>Its turns are too long to be repeated: they have one, in the first round.</summary>
     public bool IsOnce { get; init; }
+
+    /// <summary>What no change may fall below, where that is held to: far from the target, since the machine's moods must not decide.</summary>
+    public double? Gate { get; init; }
 
     /// <summary>How many times as fast the first of two turns is.</summary>
     public static Contest Faster(string id, string work, string against, Target target, string mine, string theirs) =>
@@ -68,7 +72,7 @@ internal static class Contests
         Console.WriteLine(report.ToMarkdown());
         if (options.Write)
             await report.WriteAsync(Arena.Source("results"));
-        return 0;
+        return options.MustMeet && !report.Rows.All(row => row.Met) ? 1 : 0;
 
         async Task RunAsync(Arena arena, bool isSlow)
         {

@@ -27,7 +27,7 @@ internal static class LogOfMany
                 await using var store = PostgresLedgerStore.Open(database);
                 await FilledLog.WriteAsync(store, key, records);
             }
-            await using var server = await ServerUnderTest.StartOnAsync(ServerUnderTest.ThisBuild, database,
+            await using var server = await ServerUnderTest.StartOnAsync(await ServerUnderTest.ReleasedAsync(), database,
                 ("AEGIS_SIGNING_KEY", keyFile));
             var integrity = new V1.IntegrityService.IntegrityServiceClient(server.Channel);
             await ProofsAsync(integrity, records);

@@ -31,6 +31,13 @@ var compare = new Command("compare", "Aegis beside plain PostgreSQL and beside w
 };
 compare.SetAction((result, _) => Compare.RunAsync(OptionsOf(result, records)));
 
+var gate = new Command("gate", "The few rows that no change may ruin, each against a floor far below its target; fails below it.")
+{
+    rounds, seconds,
+};
+gate.SetAction((result, _) => Compare.GateAsync(new RunOptions(
+    result.GetValue(rounds), result.GetValue(seconds), Records: 0, Only: [], Write: false)));
+
 var grown = new Option<long>("--records") { DefaultValueFactory = _ => 5_000_000, Description = "How many records the log grows to." };
 var growth = new Command("growth", "What a log that grows, long chains, large snapshots and other readers cost.")
 {
@@ -44,7 +51,7 @@ core.SetAction(_ => CoreBenchmarks.Run());
 var obey = new Command("callers", "The process of the callers, for the other commands.") { Hidden = true };
 obey.SetAction((_, _) => Callers.ObeyAsync());
 
-return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, growth, core, builds, log, obey }
+return await new RootCommand("Measures Aegis beside what it is compared with, in one run.") { compare, gate, growth, core, builds, log, obey }
     .Parse(args).InvokeAsync();
 
 RunOptions OptionsOf(ParseResult result, Option<long> records) => new(

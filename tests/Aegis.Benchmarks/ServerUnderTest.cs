@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Reflection;
+using System.Runtime.InteropServices;
 using Aegis.Tests;
 using Grpc.Health.V1;
 using Grpc.Net.Client;
@@ -21,8 +22,13 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         Channel = GrpcChannel.ForAddress(address);
     }
 
+    private static readonly Lazy<Task<string>> Published = new(PublishAsync);
+
     /// <summary>The server of this build.</summary>
     public static string ThisBuild { get; } = Told("ServerAssembly");
+
+    /// <summary>The server as it is deployed: published for this machine. Gone with the temporary directories.</summary>
+    public static Task<string> ReleasedAsync() => Published.Value;
 
     /// <summary>The file of this project, beside which its other sources are.</summary>
     public static string ProjectFile { get; } = Told("ProjectFile");
@@ -68,6 +74,15 @@ internal sealed class ServerUnderTest : IAsyncDisposable
         if (_ownsDatabase)
             await PostgresCluster.DropDatabaseAsync(_database);
         _directory.Dispose();
+    }
+
+    private static async Task<string> PublishAsync()
+    {
+        var project = Path.GetFullPath("../../src/Aegis.Server/Aegis.Server.csproj", Path.GetDirectoryName(ProjectFile)!);
+        var output = new TemporaryDirectory("released").Path;
+        await ChildProcess.RunAsync("dotnet", "publish", project, "-c", "Release", "-r", RuntimeInformation.RuntimeIdentifier,
+            "--no-self-contained", "-o", output, "-v", "quiet");
+        return Path.Combine(output, Path.GetFileName(ThisBuild));
     }
 
     private static string Told(string what) => typeof(ServerUnderTest).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
