@@ -19,7 +19,8 @@ internal sealed class ServerUnderTest : IAsyncDisposable
     {
         (_directory, _process, _database, _ownsDatabase) = (directory, process, database, ownsDatabase);
         Address = address;
-        Channel = GrpcChannel.ForAddress(address);
+        // It is called from before it listens, and tried again at once: not after the second that a client otherwise waits.
+        Channel = GrpcChannel.ForAddress(address, new GrpcChannelOptions { InitialReconnectBackoff = TimeSpan.FromMilliseconds(1) });
     }
 
     private static readonly Lazy<Task<string>> Published = new(PublishAsync);
