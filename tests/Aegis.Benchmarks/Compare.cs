@@ -13,7 +13,7 @@ internal static class Compare
 
     private static readonly Contest[] Rows =
     [
-        Faster("plain64", "64 callers", "pgbench, plain transaction, 64 clients", 4, "aegis64", "pgbench-plain64") with { Gate = 1.1 },
+        Faster("plain64", "64 callers", "pgbench, plain transaction, 64 clients", 4, "aegis64", "pgbench-plain64") with { Gate = 1 },
         Faster("one64", "64 callers", "pgbench, best single statement, 64 clients", 1.8, "aegis64", "pgbench-one64"),
         Faster("plain8", "8 callers", "pgbench, plain transaction, 8 clients", 1.1, "aegis8", "pgbench-plain8"),
         Faster("plain1", "1 caller", "pgbench, plain transaction, 1 client", 1, "aegis1", "pgbench-plain1"),
@@ -26,7 +26,7 @@ internal static class Compare
         Faster("resume32", "ResumeWorkflow, chain and snapshot verified, 32 callers", "LangGraph PostgresSaver getTuple", 6, "aegis-resume32", "langgraph-get32"),
         Faster("sqlite64", "SQLite, 64 callers", "SQLite, one transaction for each call, 64 callers", 4.5, "sqlite-aegis64", "sqlite-naive64"),
         new("cpu64", "CPU of all processes for a transition, 64 callers, how many times less", "one transaction for each call", Target.AtLeast(6.5, "×"),
-            ["aegis64", "naive64"], m => m[1].Cpu!.Total / m[0].Cpu!.Total) { Gate = 2.4 },
+            ["aegis64", "naive64"], m => m[1].Cpu!.Total / m[0].Cpu!.Total) { Gate = 1.8 },
         Faster("two64", "two servers on one database, 32 callers each", "one server, 64 callers", 0.8, "aegis-two64", "aegis64"),
         Faster("refused64", "refused transitions, 64 callers", "transitions", 1, "aegis-refused64", "aegis64"),
         Contest.Faster("hot64", "64 callers on ten workflows", "on workflows of their own", Target.None("×"), "aegis-hot64", "aegis64"),
