@@ -232,17 +232,14 @@ public sealed partial class PostgresLedgerStore
 
     private static void AddPlaces(NpgsqlCommand command, IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places)
     {
-        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = [.. places.Select(p => p.Key.Namespace)] });
-        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = [.. places.Select(p => p.Key.WorkflowId)] });
-        command.Parameters.Add(new NpgsqlParameter<long[]> { TypedValue = [.. places.Select(p => p.Sequence)] });
+        command.Parameters.Add(places.Texts(p => p.Key.Namespace));
+        command.Parameters.Add(places.Texts(p => p.Key.WorkflowId));
+        command.Parameters.Add(places.Bigints(p => p.Sequence));
     }
 
     private static async Task<IReadOnlyList<StoredRecord>> RecordsAsync(NpgsqlCommand command, CancellationToken cancellationToken)
     {
-        var records = new List<StoredRecord>();
         await using var reader = await command.ExecuteReaderAsync(cancellationToken);
-        while (await reader.ReadAsync(cancellationToken))
-            records.Add(RecordRow.Read(reader));
-        return records;
+        return await reader.RowsAsync(row => RecordRow.Read(row), cancellationToken);
     }
 }

@@ -14,6 +14,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private const long MigrationLock = 0x6165676973; // "aegis"
     private const int ConnectSeconds = 5;
 
+    // The ledger's, and those that a commit of unknown outcome keeps or is made sure of on.
+    private const int WritersAtOnce = 4;
+
     // More than the processors of a database that has many; who comes meanwhile waits for microseconds.
     private const int LookupsAtOnce = 32;
 
@@ -28,9 +31,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         _connectionString = settings.ToString();
         Location = $"{settings.Host}:{settings.Port}/{settings.Database ?? settings.Username}";
-        _writer = WriterSource(settings);
-        _reader = ReaderSource(settings);
-        _lookup = LookupSource(settings);
+        _writer = Source(settings, WritersAtOnce, seconds: 15, WriterSession, PlannedOnce);
+        _reader = Source(settings, settings.MaxPoolSize, seconds: 5);
+        _lookup = Source(settings, Math.Min(settings.MaxPoolSize, LookupsAtOnce), seconds: 5, PlannedOnce);
     }
 
     public string Kind => "postgresql";
@@ -124,26 +127,33 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         await _lookup.DisposeAsync();
     }
 
-    private static NpgsqlDataSource WriterSource(NpgsqlConnectionStringBuilder settings)
+    /// <param name="settings">Where the database is.</param>
+    /// <param name="connectionsMax">How many connections are kept.</param>
+    /// <param name="seconds">How long a statement may take that says nothing else.</param>
+    /// <param name="session">What each connection is told before its first use.</param>
+    private static NpgsqlDataSource Source(
+        NpgsqlConnectionStringBuilder settings, int connectionsMax, int seconds, params string[] session)
     {
         var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
         {
-            MaxPoolSize = 4,
+            MaxPoolSize = connectionsMax,
             NoResetOnClose = true,
             MaxAutoPrepare = 50,
             AutoPrepareMinUsages = 2,
-            CommandTimeout = 15,
+            CommandTimeout = seconds,
         }.ToString());
         builder.UsePhysicalConnectionInitializer(
-            connection => connection.Execute(WriterSession),
-            connection => connection.ExecuteAsync(WriterSession));
+            connection => Array.ForEach(session, statement => connection.Execute(statement)),
+            async connection =>
+            {
+                foreach (var statement in session)
+                    await connection.ExecuteAsync(statement);
+            });
         return builder.Build();
     }
 
     /// <summary>
-    /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Plans are made once, perhaps on
-    /// empty tables, and last: hence generic plans that look every row up by its index and scan or hash no table. Durability is
-    /// raised, never lowered.
+    /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Durability is raised, never lowered.
     /// </summary>
     private const string WriterSession =
         """
@@ -156,45 +166,15 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('tcp_keepalives_interval', '1', false),
             set_config('tcp_keepalives_count', '5', false),
             set_config('lock_timeout', '8s', false),
-            set_config('statement_timeout', '0', false),
-            set_config('plan_cache_mode', 'force_generic_plan', false),
-            set_config('enable_seqscan', 'off', false),
-            set_config('enable_hashjoin', 'off', false),
-            set_config('enable_mergejoin', 'off', false),
-            set_config('enable_bitmapscan', 'off', false),
-            set_config('jit', 'off', false)
+            set_config('statement_timeout', '0', false)
         """;
 
-    private static NpgsqlDataSource ReaderSource(NpgsqlConnectionStringBuilder settings) =>
-        NpgsqlDataSource.Create(new NpgsqlConnectionStringBuilder(settings.ToString())
-        {
-            NoResetOnClose = true,
-            MaxAutoPrepare = 50,
-            AutoPrepareMinUsages = 2,
-            CommandTimeout = 5,
-        });
-
     /// <summary>
-    /// For rows that are looked up by their keys, as every resume does: planned once, by the indexes, since making a plan takes longer
-    /// than such a look does.
+    /// For rows that are looked up by their keys, as every write and every resume does. Making a plan takes longer than such a look:
+    /// plans are made once, perhaps on empty tables, and last, hence generic ones that look every row up by its index and scan or
+    /// hash no table.
     /// </summary>
-    private static NpgsqlDataSource LookupSource(NpgsqlConnectionStringBuilder settings)
-    {
-        var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
-        {
-            MaxPoolSize = Math.Min(settings.MaxPoolSize, LookupsAtOnce),
-            NoResetOnClose = true,
-            MaxAutoPrepare = 50,
-            AutoPrepareMinUsages = 2,
-            CommandTimeout = 5,
-        }.ToString());
-        builder.UsePhysicalConnectionInitializer(
-            connection => connection.Execute(LookupSession),
-            connection => connection.ExecuteAsync(LookupSession));
-        return builder.Build();
-    }
-
-    private const string LookupSession =
+    private const string PlannedOnce =
         """
         SELECT
             set_config('plan_cache_mode', 'force_generic_plan', false),

@@ -37,12 +37,13 @@ internal static class PostgresStatements
         };
 
     /// <summary>All rows of a result; the next one follows.</summary>
-    public static async Task<List<T>> RowsAsync<T>(this NpgsqlDataReader reader, Func<NpgsqlDataReader, T> row)
+    public static async Task<List<T>> RowsAsync<T>(
+        this NpgsqlDataReader reader, Func<NpgsqlDataReader, T> row, CancellationToken cancellationToken = default)
     {
         var rows = new List<T>();
-        while (await reader.ReadAsync())
+        while (await reader.ReadAsync(cancellationToken))
             rows.Add(row(reader));
-        await reader.NextResultAsync();
+        await reader.NextResultAsync(cancellationToken);
         return rows;
     }
 }

@@ -13,12 +13,13 @@ internal static class PostgresWrites
 {
     public static async Task StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch)
     {
-        var inSteps = batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
-            || batch.ViolationChanges.Count > 0;
-        if (inSteps)
-            await StoreInStepsAsync(connection, batch);
         await using var statements = new NpgsqlBatch(connection) { Timeout = 0 };
-        if (!inSteps)
+        if (batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
+            || batch.ViolationChanges.Count > 0)
+        {
+            await StoreInStepsAsync(connection, batch);
+        }
+        else
         {
             Add(statements, batch.Records, [.. batch.Workflows], batch.Snapshots, [.. batch.Leases]);
             Add(statements, batch.Tiles);
