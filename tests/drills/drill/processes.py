@@ -1,0 +1,223 @@
+"""Processes that a drill starts, breaks and ends, each by its process id; none outlives the drill."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE = 60.0
+_TAIL_LINES = 40
+
+
+class DrillError(Exception):
+    """The drill cannot go on: something it needs did not come up, or went away unasked."""
+
+
+class Process:
+    """A process in a session of its own. What it writes goes to its log."""
+
+    def __init__(self, name: str, pid: int, log: Path) -> None:
+        self.name = name
+        self.pid = pid
+        self.log = log
+        self.exit_code: int | None = None
+        """Once it has ended; negative for the signal that ended it."""
+
+    @property
+    def has_ended(self) -> bool:
+        if self.exit_code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # Not our child (yet): one that a script of the page started becomes ours when that script ends.
+                return not Path(f"/proc/{self.pid}").exists()
+            if pid:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+        return self.exit_code is not None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to this process alone; nothing happens when it has ended."""
+        if not self.has_ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is closed. Done when it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, timeout: float = _PATIENCE) -> int | None:
+        """Waits for its end, and gives the exit code."""
+        until(lambda: self.has_ended, f"the end of {self.name} (process {self.pid})", timeout)
+        return self.exit_code
+
+    def tail(self, lines: int = _TAIL_LINES) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError as e:
+            return f"(no log: {e})"
+
+
+class Processes:
+    """All processes of a drill. :meth:`end_all` ends them and whatever they have started, also in sessions of their own."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._started: list[Process] = []
+        logs.mkdir(parents=True, exist_ok=True)
+        # Whose parent ends becomes our child, not init's: so that it can be waited for, and nothing is left behind.
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+    def log_of(self, name: str) -> Path:
+        """The file that a process of this name writes to, in all its lives."""
+        return self._logs / f"{name}.log"
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        user: str | None = None,
+    ) -> Process:
+        """Starts a process and waits for nothing.
+
+        :param environment: all of it; this process's own by default.
+        :param user: as whom it runs; as we do by default.
+        """
+        identity = {} if user is None else _identity(user)
+        with self.log_of(name).open("ab") as log:
+            popen = subprocess.Popen(
+                [str(part) for part in command],
+                env=None if environment is None else dict(environment),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **identity,
+            )
+        process = Process(name, popen.pid, self.log_of(name))
+        # Process waits for it; without this Popen would complain that nobody did.
+        popen.returncode = 0
+        self._started.append(process)
+        return process
+
+    def adopt(self, name: str, pid_file: Path) -> Process:
+        """Takes over a process that a script started, which wrote the process id to a file."""
+        process = Process(name, int(pid_file.read_text()), self.log_of(name))
+        self._started.append(process)
+        return process
+
+    def tails(self) -> str:
+        """The ends of the logs of all that were started, for a drill that failed."""
+        logs = sorted({process.log: process for process in self._started}.values(), key=lambda p: p.name)
+        return "\n\n".join(f"-- {process.log.name}\n{process.tail()}" for process in logs)
+
+    def end_all(self) -> None:
+        """Ends all of them, the last started first, and all that they have left behind."""
+        for process in reversed(self._started):
+            if not process.has_ended:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+        end = time.monotonic() + _PATIENCE
+        while (left := children(os.getpid())) and time.monotonic() < end:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not been waited for."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    user: str | None = None,
+    timeout: float = 120.0,
+) -> str:
+    """Runs a command to its end and gives what it wrote. One that fails is a :class:`DrillError` with that."""
+    identity = {} if user is None else _identity(user)
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            env=None if environment is None else dict(environment),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            **identity,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise DrillError(f"{_shown(command)} did not end within {timeout:.0f} s:\n{written(e)}") from e
+    if done.returncode != 0:
+        raise DrillError(f"{_shown(command)} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+def written(timeout: subprocess.TimeoutExpired) -> str:
+    """What a command wrote before its time was over. It comes as bytes, also where text was asked for."""
+    output: bytes | str = timeout.stdout or ""
+    return output if isinstance(output, str) else output.decode(errors="replace")
+
+
+def until(condition: Callable[[], object], what: str, timeout: float = _PATIENCE, interval: float = 0.01) -> float:
+    """Waits until a condition holds, and gives the time at which it was seen to."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise DrillError(f"Waited {timeout:.0f} s in vain for {what}.")
+        time.sleep(interval)
+    return time.monotonic()
+
+
+def free_port() -> int:
+    """A port of this machine that is free now, and not one that the system gives to outgoing connections next."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def database_user() -> str | None:
+    """As whom databases run, which refuse to as root; None where we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            return name
+    raise DrillError("PostgreSQL refuses to run as root, and there is no user postgres or nobody.")
+
+
+def _identity(user: str) -> dict[str, object]:
+    entry = pwd.getpwnam(user)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _shown(command: Sequence[str | Path]) -> str:
+    return " ".join(str(part) for part in command)
