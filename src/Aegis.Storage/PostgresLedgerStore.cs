@@ -171,8 +171,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     /// <summary>
     /// For rows that are looked up by their keys, as every write and every resume does. Making a plan takes longer than such a look:
-    /// plans are made once, perhaps on empty tables, and last, hence generic ones that look every row up by its index and scan or
-    /// hash no table.
+    /// plans are made once, perhaps on empty tables, and last, hence generic ones that look every row up by its index, and scan,
+    /// hash or keep no table: kept rows of one that was empty would be gone through for every key.
     /// </summary>
     private const string PlannedOnce =
         """
@@ -182,6 +182,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('enable_hashjoin', 'off', false),
             set_config('enable_mergejoin', 'off', false),
             set_config('enable_bitmapscan', 'off', false),
+            set_config('enable_material', 'off', false),
             set_config('jit', 'off', false)
         """;
 

@@ -148,6 +148,36 @@ public sealed class PostgresPlanTests
     private Task<long> SequentialScansAsync() => CountAsync(
         "SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname IN ('record', 'workflow', 'snapshot')");
 
+    /// <summary>Of a table known to be empty the planner would keep all rows, and go through them for every key.</summary>
+    [Test]
+    public async Task What_was_planned_while_no_lease_was_held_reads_one_lease_for_each_workflow()
+    {
+        const int Workflows = 500;
+        await FillAsync();
+        await using (var store = PostgresLedgerStore.Open(_database))
+        {
+            await LookAsync(store);
+            await ExecuteAsync(
+                """
+                INSERT INTO lease (namespace, workflow_id, owner, epoch, expires_at)
+                SELECT 'default', 'w' || i, 'worker', 1, 1
+                FROM generate_series(1, 2000) AS i
+                """);
+            await LookAsync(store);
+        }
+
+        Assert.That(await CountAsync("SELECT idx_tup_read::numeric FROM pg_stat_user_indexes WHERE relname = 'lease'"),
+            Is.LessThanOrEqualTo(10 * Workflows));
+
+        static async Task LookAsync(PostgresLedgerStore store)
+        {
+            var keys = Enumerable.Range(1, Workflows).Select(i => Ask.Key($"w{i}")).ToList();
+            await store.ReadResumableAsync(keys, 10, 1000, default);
+            await store.ListWorkflowsAsync(All with { Statuses = [WorkflowStatus.Running] }, 0, Workflows, default);
+            await using var transaction = await store.BeginAsync(keys, [], long.MaxValue, default);
+        }
+    }
+
     private Task<long> RowsReadAsync() => CountAsync("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes");
 
     /// <summary>Sessions report as they end, so that a store has to be closed before.</summary>
