@@ -15,6 +15,31 @@ public readonly record struct ChainPoint(
         record.WorkflowType, record.ToState, record.Status, record.RecordedAt, Math.Max(leaseEpoch, record.LeaseEpoch));
 }
 
+/// <summary>Where a chain began: what its head repeats of record 1.</summary>
+/// <param name="LogIndex">The place of record 1 in the log.</param>
+/// <param name="RecordedAt">When it was recorded.</param>
+/// <param name="PreviousHash">Zero but in a fork.</param>
+/// <param name="Metadata">Null where altered or erased values say nothing of the head.</param>
+public sealed record ChainStart(long LogIndex, long RecordedAt, Hash PreviousHash, Metadata? Metadata)
+{
+    /// <summary>What record 1 says, as far as it is there as it was recorded.</summary>
+    public static ChainStart Of(Record first, long logIndex) => new(logIndex, first.RecordedAt, first.PreviousHash,
+        (first.Content is { } c ? Recomputed.Of(c) : default) == first.ContentDigest ? first.Content?.Metadata ?? Metadata.Empty : null);
+}
+
+/// <summary>What the rules of a chain ask of a record.</summary>
+internal readonly record struct ChainStep(
+    WorkflowKey Key, long Sequence, RecordKind Kind, string WorkflowType, string FromState, string ToState, WorkflowStatus Status,
+    long LeaseEpoch, long RecordedAt, bool IsCheckpoint, Hash PreviousHash)
+{
+    public static ChainStep Of(Record record) => new(record.Key, record.Sequence, record.Kind, record.WorkflowType, record.FromState,
+        record.ToState, record.Status, record.LeaseEpoch, record.RecordedAt, record.IsCheckpoint, record.PreviousHash);
+
+    /// <summary>Where the chain stands after it.</summary>
+    public ChainPoint PointOf(Hash hash, long leaseEpoch) =>
+        new(Sequence, hash, WorkflowType, ToState, Status, RecordedAt, Math.Max(leaseEpoch, LeaseEpoch));
+}
+
 /// <summary>A rule that a record breaks.</summary>
 internal readonly record struct ChainProblem(ViolationClass Class, string Message, Hash? Expected = null, Hash? Actual = null);
 
@@ -30,7 +55,7 @@ internal static class ChainRules
     /// <param name="alternative">Another hash that it may name.</param>
     /// <param name="leaseEpoch">The highest lease_epoch before it.</param>
     public static IReadOnlyList<ChainProblem> Problems(
-        Record record, ChainPoint? previous, Hash? expected, Hash? alternative, long leaseEpoch)
+        in ChainStep record, in ChainPoint? previous, Hash? expected, Hash? alternative, long leaseEpoch)
     {
         if (!Enum.IsDefined(record.Kind) || !Enum.IsDefined(record.Status))
             return [new ChainProblem(ViolationClass.FieldModified, "Its kind or status is unknown.")];
@@ -54,7 +79,7 @@ internal static class ChainRules
     /// <summary>
     /// What is wrong with a record after <paramref name="previous"/> (null when that is unknown), or null.
     /// </summary>
-    private static string? Problem(Record record, ChainPoint? previous)
+    private static string? Problem(in ChainStep record, in ChainPoint? previous)
     {
         if (record.Sequence == 1 != (record.Kind == RecordKind.Started))
             return "A chain has exactly one STARTED record, its first.";
@@ -82,38 +107,51 @@ internal static class ChainRules
     }
 
     /// <summary>How a stored head differs from the one that the records give.</summary>
+    /// <param name="head">The stored head.</param>
+    /// <param name="last">Where the chain stands after the newest record that the head stands for.</param>
+    /// <param name="checkpointSequence">The newest record not behind that one that carries a snapshot; 0 for none.</param>
+    /// <param name="start">Where the chain began, where that is known.</param>
     public static IReadOnlyList<Difference> HeadDifferences(
-        Workflow head, Record last, Hash hash, long checkpointSequence, StoredRecord? start)
+        Workflow head, in ChainPoint last, long checkpointSequence, ChainStart? start)
     {
         var differences = new List<Difference>();
         Compare("workflow_type", last.WorkflowType, head.WorkflowType);
-        Compare("state", last.ToState, head.State);
-        Compare("status", last.Status.ToString().ToUpperInvariant(), head.Status.ToString().ToUpperInvariant());
-        Compare("sequence", Refusal.Text(last.Sequence), Refusal.Text(head.Sequence));
-        Compare("head_hash", hash.ToString(), head.HeadHash.ToString());
-        Compare("updated_at", Refusal.Text(last.RecordedAt), Refusal.Text(head.UpdatedAt));
-        if (start is { Record: var first })
+        Compare("state", last.State, head.State);
+        if (last.Status != head.Status)
+            Add("status", last.Status.ToString().ToUpperInvariant(), head.Status.ToString().ToUpperInvariant());
+        CompareNumbers("sequence", last.Sequence, head.Sequence);
+        CompareHashes("head_hash", last.Hash, head.HeadHash);
+        CompareNumbers("updated_at", last.RecordedAt, head.UpdatedAt);
+        if (start is not null)
         {
-            Compare("checkpoint_sequence", Refusal.Text(checkpointSequence), Refusal.Text(head.CheckpointSequence));
-            Compare("created_log_index", Refusal.Text(start.LogIndex), Refusal.Text(head.CreatedLogIndex));
-            Compare("created_at", Refusal.Text(first.RecordedAt), Refusal.Text(head.CreatedAt));
-            // Altered or erased values of record 1 say nothing about the head.
-            if ((first.Content is { } c ? Recomputed.Of(c) : default) == first.ContentDigest)
-            {
-                // By content: as text, one entry can read like two.
-                var metadata = first.Content?.Metadata ?? Metadata.Empty;
-                if (!metadata.Equals(head.Metadata))
-                    differences.Add(new Difference("metadata", null, null));
-            }
-            var origin = head.ForkedFrom?.Hash ?? Hash.Zero;
-            Compare("forked_from", first.PreviousHash.ToString(), origin.ToString());
+            CompareNumbers("checkpoint_sequence", checkpointSequence, head.CheckpointSequence);
+            CompareNumbers("created_log_index", start.LogIndex, head.CreatedLogIndex);
+            CompareNumbers("created_at", start.RecordedAt, head.CreatedAt);
+            // By content: as text, one entry can read like two.
+            if (start.Metadata is { } metadata && !metadata.Equals(head.Metadata))
+                differences.Add(new Difference("metadata", null, null));
+            CompareHashes("forked_from", start.PreviousHash, head.ForkedFrom?.Hash ?? Hash.Zero);
         }
         return differences;
 
         void Compare(string field, string original, string found)
         {
             if (original != found)
-                differences.Add(new Difference(field, original, found));
+                Add(field, original, found);
         }
+
+        void CompareNumbers(string field, long original, long found)
+        {
+            if (original != found)
+                Add(field, Refusal.Text(original), Refusal.Text(found));
+        }
+
+        void CompareHashes(string field, Hash original, Hash found)
+        {
+            if (original != found)
+                Add(field, original.ToString(), found.ToString());
+        }
+
+        void Add(string field, string original, string found) => differences.Add(new Difference(field, original, found));
     }
 }

@@ -161,7 +161,7 @@ public sealed class ChainVerifier
             return;
         }
         var before = _previous is { } previous ? ChainPoint.Of(previous, _previousHash ?? default) : (ChainPoint?)null;
-        foreach (var problem in ChainRules.Problems(record, before, _previousHash, alternative, _leaseEpoch))
+        foreach (var problem in ChainRules.Problems(ChainStep.Of(record), before, _previousHash, alternative, _leaseEpoch))
             Report(problem.Class, stored, problem.Message, problem.Expected, problem.Actual);
     }
 
@@ -191,8 +191,8 @@ public sealed class ChainVerifier
             return;
         if (head.HeadHash == _alternativeHash)
             hash = head.HeadHash;
-        var differences = ChainRules.HeadDifferences(head, last, hash, _checkpointSequence,
-            _isWhole ? _first : null);
+        var differences = ChainRules.HeadDifferences(head, ChainPoint.Of(last, hash), _checkpointSequence,
+            _isWhole && _first is { } first ? ChainStart.Of(first.Record, first.LogIndex) : null);
         if (differences.Count > 0)
         {
             Report(new Violation(ViolationClass.WorkflowHeadModified, _key, 0,

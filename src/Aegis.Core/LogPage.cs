@@ -1,8 +1,15 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace Aegis.Core;
 
 /// <summary>A head of the log as it is stored, altered or not. Its note is empty where the version before stored it.</summary>
 public sealed record LogHeadRow(
-    long Size, string LogId, Hash Root, MerkleFrontier? Frontier, string SignedNote, long LastRecordedAt);
+    long Size, string LogId, Hash Root, MerkleFrontier? Frontier, string SignedNote, long LastRecordedAt)
+{
+    /// <summary>Whether what is stored is what was signed.</summary>
+    public bool Says([NotNullWhen(true)] LogHead? head) =>
+        head is not null && head.Size == Size && head.LogId == LogId && head.Root == Root && Frontier?.Root == head.Root;
+}
 
 /// <summary>
 /// A tile as it is stored, altered or not. Entries are of level 0 alone: the encoded records, each with its length (4 bytes,
@@ -48,7 +55,10 @@ public sealed record LogPage
     public required long To { get; init; }
 
     /// <summary>The records with these log_indexes, by log_index, each with its vote.</summary>
-    public required IReadOnlyList<RecordVote> Records { get; init; }
+    public IReadOnlyList<RecordVote> Records { get; init; } = [];
+
+    /// <summary>What its records come to at a look at their bytes, where that was taken; then there are no <see cref="Records"/>.</summary>
+    public LogOutline? Outline { get; init; }
 
     /// <summary>The heads whose sizes lie behind its first log_index, up to its end.</summary>
     public required IReadOnlyList<LogHeadRow> Heads { get; init; }
@@ -56,7 +66,7 @@ public sealed record LogPage
     /// <summary>The tiles that begin before its end and end behind its beginning, of levels above 0 those that it completes.</summary>
     public required IReadOnlyList<LogTileRow> Tiles { get; init; }
 
-    /// <summary>Where the chains stood of those that <see cref="LogVerifier.Wanted"/> named, as far as they are there.</summary>
+    /// <summary>Where the chains stood of those that <see cref="LogVerifier.Wanted(IEnumerable{RecordVote})"/> named, as far as they are there.</summary>
     public IReadOnlyDictionary<WorkflowKey, ChainPoint> Before { get; init; } = new Dictionary<WorkflowKey, ChainPoint>();
 }
 
@@ -73,8 +83,13 @@ public sealed record LogFindings
     /// <summary>The newest head of the page that its records lead to.</summary>
     public required LogHeadRow? Head { get; init; }
 
-    /// <summary>Each record's true leaf, from <see cref="From"/> on; null where it cannot be told.</summary>
+    /// <summary>
+    /// Each record's true leaf, from <see cref="From"/> on; null where it cannot be told. Not told of an outline.
+    /// </summary>
     public required IReadOnlyList<Hash?> Leaves { get; init; }
+
+    /// <summary>Where a chain stands behind the page; null for one that has no record in it.</summary>
+    public ChainPoint? ChainOf(WorkflowKey key) => Chains.TryGetValue(key, out var point) ? point : null;
 
     internal MerkleFrontier Frontier { get; init; } = new();
     internal Dictionary<WorkflowKey, ChainPoint> Chains { get; init; } = [];

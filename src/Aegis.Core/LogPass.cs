@@ -78,11 +78,8 @@ internal sealed partial class LogPass
         if (row.SignedNote.Length == 0 && row.Frontier is null)
             return null;
         var head = _check(row);
-        if (head is not null && head.Size == row.Size && head.LogId == row.LogId && head.Root == row.Root
-            && row.Frontier?.Root == head.Root)
-        {
+        if (row.Says(head))
             return head;
-        }
         _violations.Add(new Violation(ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
             head is null
                 ? $"The stored head of size {row.Size} is not one that the log's key has signed."
@@ -210,7 +207,7 @@ internal sealed partial class LogPass
             { LogIndex = logIndex, ExpectedHash = previous.Hash });
             return;
         }
-        foreach (var problem in ChainRules.Problems(record, before, before?.Hash, null, before?.LeaseEpoch ?? 0))
+        foreach (var problem in ChainRules.Problems(ChainStep.Of(record), before, before?.Hash, null, before?.LeaseEpoch ?? 0))
             Report(problem.Class, problem.Message, problem.Expected, problem.Actual);
         if (record.LogId != logId)
             return;

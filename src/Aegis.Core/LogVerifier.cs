@@ -36,6 +36,13 @@ public sealed class LogVerifier
     /// <summary>The newest head that the records led to.</summary>
     public LogHeadRow? Head { get; private set; }
 
+    /// <summary>
+    /// Begins to look at the page after a size, whose head it ends with, at the bytes alone. Signatures are checked meanwhile, so on
+    /// whatever thread this is called on.
+    /// </summary>
+    public LogOutline Outline(long from, long to, IReadOnlyList<LogHeadRow> heads, IReadOnlyList<LogTileRow> tiles) =>
+        new(from, to, heads, tiles, _check);
+
     /// <summary>The records, of those before a page, that the chains in it go on from and that are not known any more.</summary>
     public IReadOnlyList<(WorkflowKey Key, long Sequence)> Wanted(IEnumerable<RecordVote> records)
     {
@@ -47,6 +54,45 @@ public sealed class LogVerifier
                 wanted.Add((vote.Record.Key, vote.Record.Sequence - 1));
         }
         return wanted;
+    }
+
+    /// <summary>The same of a page that was only looked at.</summary>
+    public IReadOnlyList<(WorkflowKey Key, long Sequence)> Wanted(LogOutline outline) =>
+        [.. outline.Chains.Where(c => c.FirstSequence > 1 && !_chains.ContainsKey(c.Key)).Select(c => (c.Key, c.FirstSequence - 1))];
+
+    /// <summary>
+    /// What the page that comes next gives where all of it is in order; null where it has to be verified record by record, since
+    /// something is not, or cannot be told from its outline alone. Changes nothing.
+    /// </summary>
+    /// <param name="outline">The page.</param>
+    /// <param name="before">As <see cref="LogPage.Before"/>.</param>
+    public LogFindings? Verify(LogOutline outline, IReadOnlyDictionary<WorkflowKey, ChainPoint> before)
+    {
+        var frontier = _frontier.Clone();
+        if (!outline.IsInOrder || outline.From != Size || outline.FirstRecordedAt < _lastRecordedAt || !outline.LeadsToHeads(frontier))
+            return null;
+        var chains = new Dictionary<WorkflowKey, ChainPoint>(outline.Chains.Count);
+        foreach (var chain in outline.Chains)
+        {
+            var point = Chain(chain.Key) ?? (before.TryGetValue(chain.Key, out var read) && read.Sequence == chain.FirstSequence - 1
+                ? read
+                : (ChainPoint?)null);
+            if (!chain.Follows(point))
+                return null;
+            chains[chain.Key] = chain.Last with { LeaseEpoch = Math.Max(chain.Last.LeaseEpoch, point?.LeaseEpoch ?? 0) };
+        }
+        return new LogFindings
+        {
+            From = outline.From,
+            To = outline.To,
+            Violations = [],
+            Gone = [],
+            Head = outline.Head,
+            Leaves = [],
+            Frontier = frontier,
+            Chains = chains,
+            LastRecordedAt = Math.Max(_lastRecordedAt, outline.LastRecordedAt),
+        };
     }
 
     /// <summary>Verifies the page that comes next; changes nothing, so that a page that was found wanting can be read again.</summary>

@@ -10,10 +10,13 @@ public static class MerkleTree
 {
     public static readonly Hash EmptyRoot = Hash.Of([]);
 
+    /// <summary>The byte with which what is hashed for a node begins.</summary>
+    internal const byte NodePrefix = 0x01;
+
     public static Hash Node(Hash left, Hash right)
     {
         Span<byte> bytes = stackalloc byte[1 + (2 * Hash.Size)];
-        bytes[0] = 0x01;
+        bytes[0] = NodePrefix;
         left.CopyTo(bytes[1..]);
         right.CopyTo(bytes[(1 + Hash.Size)..]);
         return Hash.Of(bytes);
@@ -221,17 +224,23 @@ public sealed class MerkleFrontier
     }
 
     /// <summary>Appends a leaf. Each complete subtree that it finishes is told, the smaller first; the leaf itself is not.</summary>
-    public void Append(Hash leaf, Action<Subtree, Hash>? completed = null)
+    public void Append(Hash leaf, Action<Subtree, Hash>? completed = null) => Append(0, leaf, completed);
+
+    /// <summary>
+    /// Appends a complete subtree, which has to begin where the tree ends. Each that it finishes is told, the smaller first; itself is
+    /// not.
+    /// </summary>
+    public void Append(int level, Hash hash, Action<Subtree, Hash>? completed)
     {
-        var hash = leaf;
-        for (var level = 0; (Size >> level & 1) == 1; level++)
+        var size = Size + (1L << level);
+        for (; (Size >> level & 1) == 1; level++)
         {
             hash = MerkleTree.Node(_peaks[^1], hash);
             _peaks.RemoveAt(_peaks.Count - 1);
             completed?.Invoke(new Subtree(level + 1, Size >> (level + 1)), hash);
         }
         _peaks.Add(hash);
-        Size++;
+        Size = size;
     }
 
     public MerkleFrontier Clone() => new(Size, _peaks);

@@ -37,8 +37,20 @@ public ref struct RawRecord
     /// Whether fields, encoded bytes and hash agree, and every part that the record had is there and as it was: then
     /// <see cref="RecordVote"/> has nothing to find. What is not consistent may still be in order, where values were erased.
     /// </summary>
-    public readonly bool IsConsistent() =>
-        RecordFormat.Encodes(this) && RecordFormat.HashOf(Encoded) == Hash && RecordFormat.HasItsParts(this);
+    public readonly bool IsConsistent() => IsConsistent(null);
+
+    /// <summary>The same, as far as the lanes do not tell otherwise once they are complete.</summary>
+    internal readonly bool IsConsistent(HashLanes? lanes) =>
+        RecordFormat.Encodes(this) && RecordFormat.HasItsHash(this, lanes) && RecordFormat.HasItsParts(this, lanes);
+
+    /// <summary>What the rules of a chain ask of a record that is consistent.</summary>
+    internal readonly ChainStep ToChainStep(Texts texts)
+    {
+        var (_, _, snapshot, previous) = RecordFormat.EndOf(Encoded);
+        return new ChainStep(new WorkflowKey(texts.Get(Namespace), texts.Get(WorkflowId)), Sequence, (RecordKind)StoredByte.Of(Kind),
+            texts.Get(WorkflowType), texts.Get(FromState), texts.Get(ToState), (WorkflowStatus)StoredByte.Of(Status), LeaseEpoch,
+            RecordedAt, !snapshot.IsZero, previous);
+    }
 
     /// <summary>The record with its texts. The digests and the link have no fields of their own: <see cref="RecordFormat.EndOf"/>.</summary>
     public readonly StoredRecord ToStoredRecord(Texts texts)

@@ -88,6 +88,9 @@ public sealed record Record
 /// </summary>
 public sealed record StoredRecord(Record Record, ReadOnlyMemory<byte> Encoded, Hash Hash, long LogIndex)
 {
+    /// <summary>Room for tags, salts and hashes, beside the encoded bytes and the values of the parts.</summary>
+    internal const int FieldBytes = 512;
+
     /// <summary>A new record with its bytes and hash.</summary>
     public static StoredRecord Seal(Record record, long logIndex)
     {
@@ -107,7 +110,7 @@ public sealed record StoredRecord(Record Record, ReadOnlyMemory<byte> Encoded, H
     /// </summary>
     public int SizeEstimate()
     {
-        var size = Encoded.Length + 512;
+        var size = Encoded.Length + FieldBytes;
         if (Record.Person is { } person)
             size += 3 * (person.Actor.Length + person.Principal.Length);
         if (Record.Content is { } content)

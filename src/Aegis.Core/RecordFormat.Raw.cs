@@ -43,23 +43,40 @@ public static partial class RecordFormat
             && rest.Length == EndBytes;
     }
 
-    /// <summary>Whether every part is there whose digest the record has, and gives it, and no other.</summary>
-    internal static bool HasItsParts(in RawRecord record)
+    /// <summary>Whether the encoded bytes have the record's hash, which the lanes may tell later.</summary>
+    internal static bool HasItsHash(in RawRecord record, HashLanes? lanes)
+    {
+        var writer = new Writer();
+        writer.U8(LeafPrefix);
+        writer.Raw(record.Encoded);
+        return Has(writer, record.Hash, lanes);
+    }
+
+    /// <summary>Whether every part is there whose digest the record has, and gives it, and no other. The lanes may tell later.</summary>
+    internal static bool HasItsParts(in RawRecord record, HashLanes? lanes)
     {
         try
         {
             var (person, content, snapshot, _) = EndOf(record.Encoded);
-            return (record.PersonSalt is { } p ? Core.Hash.Of(WritePerson(p, record.Actor, record.Principal).Written) : default) == person
-                && (record.ContentSalt is { } c ? Core.Hash.Of(WriteContent(c, record.Reason, record.Metadata).Written) : default) == content
+            return (record.PersonSalt is { } p ? Has(WritePerson(p, record.Actor, record.Principal), person, lanes) : person.IsZero)
+                && (record.ContentSalt is { } c ? Has(WriteContent(c, record.Reason, record.Metadata), content, lanes) : content.IsZero)
                 && (record.SnapshotSalt is { } s
-                    ? Core.Hash.Of(WriteSnapshot(s, record.SnapshotContentType, record.SnapshotSize, record.SnapshotSha256).Written)
-                    : default) == snapshot;
+                    ? Has(WriteSnapshot(s, record.SnapshotContentType, record.SnapshotSize, record.SnapshotSha256), snapshot, lanes)
+                    : snapshot.IsZero);
         }
         catch (Exception e) when (e is OverflowException or EncoderFallbackException)
         {
             // A store was made to hold what has no encoding.
             return false;
         }
+    }
+
+    private static bool Has(Writer writer, Hash hash, HashLanes? lanes)
+    {
+        if (lanes is null)
+            return Core.Hash.Of(writer.Written) == hash;
+        lanes.Expect(writer.Written, hash);
+        return true;
     }
 
     /// <summary>Walks through encoded bytes as long as they are what is expected.</summary>

@@ -26,6 +26,8 @@ public static partial class RecordFormat
     private const string ContentLabel = "aegis/content/v1";
     private const string SnapshotLabel = "aegis/snapshot/v1";
 
+    private const byte LeafPrefix = 0x00;
+
     private const int ScratchBytesMax = 64 * 1024;
 
     [ThreadStatic]
@@ -117,7 +119,7 @@ public static partial class RecordFormat
     public static Hash HashOf(ReadOnlySpan<byte> encoded)
     {
         var writer = new Writer();
-        writer.U8(0x00);
+        writer.U8(LeafPrefix);
         writer.Raw(encoded);
         return Core.Hash.Of(writer.Written);
     }

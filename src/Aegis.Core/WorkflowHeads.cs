@@ -27,17 +27,19 @@ public static class WorkflowHeads
         }
         // What stands in the place of the newest record was altered, which is told there: the head is judged by what was recorded.
         var vote = RecordVote.Of(last);
-        return vote.IsSound ? Check(head, vote, first is null ? null : RecordVote.Of(first), checkpointSequence) : null;
+        return vote.IsSound
+            ? Check(head, ChainPoint.Of(vote.Record, vote.Hash), checkpointSequence,
+                first is null ? null : ChainStart.Of(RecordVote.Of(first).Record, first.LogIndex))
+            : null;
     }
 
     /// <param name="head">A stored head.</param>
-    /// <param name="last">The vote on the newest record it stands for, which is sound.</param>
-    /// <param name="first">The vote on its record 1, or null where that is not there.</param>
+    /// <param name="last">Where its records lead, which are sound.</param>
     /// <param name="checkpointSequence">Its newest record that carries a snapshot, not behind the head's sequence; 0 for none.</param>
-    public static Violation? Check(Workflow head, RecordVote last, RecordVote? first, long checkpointSequence)
+    /// <param name="start">Where they begin, or null where record 1 is not there.</param>
+    public static Violation? Check(Workflow head, in ChainPoint last, long checkpointSequence, ChainStart? start)
     {
-        var differences = ChainRules.HeadDifferences(head, last.Record, last.Hash, checkpointSequence,
-            first is null ? null : first.Stored with { Record = first.Record });
+        var differences = ChainRules.HeadDifferences(head, last, checkpointSequence, start);
         return differences.Count == 0
             ? null
             : Modified(head.Key, "The stored head of the workflow is not the one that its records give.") with

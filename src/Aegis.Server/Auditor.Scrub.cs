@@ -83,7 +83,7 @@ public sealed partial class Auditor
             violations.AddRange(step.Violations);
             var broken = step.Violations.Select(v => v.Key).ToHashSet();
             violations.AddRange(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
-            violations.AddRange(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
+            violations.AddRange(await run.CheckSnapshotsAsync(step, cancellationToken));
             break;
         }
         if (run.Size < head.Size)

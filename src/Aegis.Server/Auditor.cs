@@ -91,16 +91,16 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         var window = _window;
         var run = window.Again(store);
         var broken = new HashSet<WorkflowKey>();
-        var carrying = new List<StoredRecord>();
+        var carried = new List<CarriedSnapshot>();
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             await TellAsync(step.Violations);
-            carrying.AddRange(step.Carrying);
+            carried.AddRange(step.Carried);
             window.Take(run, step);
         }
         await TellAsync(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
-        await TellAsync(await run.CheckSnapshotsAsync(SomeOf(carrying), cancellationToken));
+        await TellAsync(await run.CheckSnapshotsAsync(SomeOf(carried), cancellationToken));
         await TellAsync(await run.CheckStraysAsync(head.Size, all: false, cancellationToken));
         metrics.Verified(head.Size - window.From);
         window.MoveOn(head.Size, WindowRecords);
@@ -115,17 +115,17 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     }
 
     /// <summary>Those snapshots of the window whose turn it is.</summary>
-    private IEnumerable<StoredRecord> SomeOf(List<StoredRecord> carrying)
+    private IEnumerable<CarriedSnapshot> SomeOf(List<CarriedSnapshot> carried)
     {
-        var first = carrying.FindIndex(r => r.LogIndex >= _nextSnapshot);
+        var first = carried.FindIndex(s => s.LogIndex >= _nextSnapshot);
         var bytes = 0L;
-        for (var i = 0; i < carrying.Count; i++)
+        for (var i = 0; i < carried.Count; i++)
         {
-            var stored = carrying[(Math.Max(first, 0) + i) % carrying.Count];
-            _nextSnapshot = stored.LogIndex;
-            if ((bytes += Math.Max(0, stored.Record.Snapshot!.Size)) > SnapshotBytesPerRound && i > 0)
+            var snapshot = carried[(Math.Max(first, 0) + i) % carried.Count];
+            _nextSnapshot = snapshot.LogIndex;
+            if ((bytes += Math.Max(0, snapshot.Size)) > SnapshotBytesPerRound && i > 0)
                 yield break;
-            yield return stored;
+            yield return snapshot;
         }
         _nextSnapshot = 0;
     }

@@ -11,6 +11,7 @@ using Pb = Aegis.V1;
 public sealed partial class IntegrityService
 {
     private const long ProgressRecords = 50_000;
+    private const int RecordsPerPage = 8192;
     private static readonly TimeSpan ProgressInterval = TimeSpan.FromMilliseconds(400);
 
     public override async Task VerifyLog(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
@@ -41,6 +42,8 @@ public sealed partial class IntegrityService
         var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
         {
             PagesAtOnce = Environment.ProcessorCount + 1,
+            RecordsPerPage = RecordsPerPage,
+            ByOutline = true,
         };
         verification.Run = run;
         var toldAt = time.GetTimestamp();
@@ -48,7 +51,7 @@ public sealed partial class IntegrityService
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             await TellAsync(step.Violations);
-            await TellAsync(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
+            await TellAsync(await run.CheckSnapshotsAsync(step, cancellationToken));
             var isEnd = run.Size >= verification.To;
             if (isEnd || run.Size - verification.ToldSize >= ProgressRecords || time.GetElapsedTime(toldAt) >= ProgressInterval)
             {

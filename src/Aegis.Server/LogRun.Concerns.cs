@@ -78,49 +78,72 @@ public sealed partial class LogRun
         return false;
     }
 
+    /// <summary>Compares the bytes of a page's snapshots with the records that carry them.</summary>
+    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(LogStep step, CancellationToken cancellationToken)
+    {
+        if (step.Page.Outline is null)
+            return await CheckSnapshotsAsync(step.Carried, cancellationToken);
+        var isInOrder = true;
+        foreach (var some in AtOnce(step.Carried))
+        {
+            var found = await HashAsync(some, cancellationToken);
+            SnapshotsVerified += found.Count;
+            isInOrder &= some.TrueForAll(s => ProblemOf(s, found) is null);
+        }
+        if (isInOrder)
+            return [];
+        // Each record that carries what is altered is told.
+        var page = await ReadAsync(step.Findings.From, step.Findings.To, cancellationToken);
+        return await CheckSnapshotsAsync(LogStep.CarriedIn(page), cancellationToken);
+    }
+
     /// <summary>Compares the bytes of snapshots with the records that carry them.</summary>
-    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(IEnumerable<StoredRecord> carrying, CancellationToken cancellationToken)
+    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(IEnumerable<CarriedSnapshot> carried, CancellationToken cancellationToken)
     {
         var violations = new List<Violation>();
-        var (waiting, bytes) = (new List<StoredRecord>(), 0L);
-        foreach (var stored in carrying)
-        {
-            waiting.Add(stored);
-            bytes += stored.Record.Snapshot!.Size;
-            if (bytes < SnapshotBytesAtOnce && waiting.Count < KeysAtOnce)
-                continue;
-            violations.AddRange(await CheckSnapshotsAtOnceAsync(waiting, cancellationToken));
-            (waiting, bytes) = ([], 0);
-        }
-        violations.AddRange(await CheckSnapshotsAtOnceAsync(waiting, cancellationToken));
+        foreach (var some in AtOnce(carried))
+            violations.AddRange(await CheckSnapshotsAtOnceAsync(some, cancellationToken));
         return violations;
     }
 
-    private async Task<IReadOnlyList<Violation>> CheckSnapshotsAtOnceAsync(
-        List<StoredRecord> carrying, CancellationToken cancellationToken)
+    private static IEnumerable<List<CarriedSnapshot>> AtOnce(IEnumerable<CarriedSnapshot> carried)
     {
-        if (carrying.Count == 0)
-            return [];
-        var found = await HashAsync(carrying, cancellationToken);
+        var (waiting, bytes) = (new List<CarriedSnapshot>(), 0L);
+        foreach (var snapshot in carried)
+        {
+            waiting.Add(snapshot);
+            bytes += snapshot.Size;
+            if (bytes < SnapshotBytesAtOnce && waiting.Count < KeysAtOnce)
+                continue;
+            yield return waiting;
+            (waiting, bytes) = ([], 0);
+        }
+        if (waiting.Count > 0)
+            yield return waiting;
+    }
+
+    private async Task<IReadOnlyList<Violation>> CheckSnapshotsAtOnceAsync(
+        List<CarriedSnapshot> carried, CancellationToken cancellationToken)
+    {
+        var found = await HashAsync(carried, cancellationToken);
         SnapshotsVerified += found.Count;
-        var suspicious = carrying.Where(r => ProblemOf(r, found) is not null).ToList();
+        var suspicious = carried.Where(s => ProblemOf(s, found) is not null).ToList();
         if (suspicious.Count == 0)
             return [];
         // Erased meanwhile, perhaps: the records are read again, and then the bytes.
-        var current = (await store.ReadRecordsAsync(
-            [.. suspicious.Select(r => (r.Record.Key, r.Record.Sequence))], cancellationToken))
+        var current = (await store.ReadRecordsAsync([.. suspicious.Select(s => (s.Key, s.Sequence))], cancellationToken))
             .ToDictionary(r => (r.Record.Key, r.Record.Sequence));
-        suspicious = [.. suspicious.Where(r => current.GetValueOrDefault((r.Record.Key, r.Record.Sequence))?.Record.Snapshot is not null)];
+        suspicious = [.. suspicious.Where(s => current.GetValueOrDefault((s.Key, s.Sequence))?.Record.Snapshot is not null)];
         found = await HashAsync(suspicious, cancellationToken);
         var violations = new List<Violation>();
-        foreach (var stored in suspicious)
+        foreach (var snapshot in suspicious)
         {
-            if (ProblemOf(stored, found) is not { } problem)
+            if (ProblemOf(snapshot, found) is not { } problem)
                 continue;
             if (problem.Class == ViolationClass.SnapshotMissing
-                && (await store.ErasuresAsync(stored.Record.Key, 1, cancellationToken)
-                        .AnyAsync(e => e.CoversBytes(stored.Record.Sequence), cancellationToken)
-                    || await IsImportingAsync(stored.Record.Key, cancellationToken)))
+                && (await store.ErasuresAsync(snapshot.Key, 1, cancellationToken)
+                        .AnyAsync(e => e.CoversBytes(snapshot.Sequence), cancellationToken)
+                    || await IsImportingAsync(snapshot.Key, cancellationToken)))
             {
                 continue;
             }
@@ -130,28 +153,26 @@ public sealed partial class LogRun
     }
 
     private async Task<Dictionary<(WorkflowKey, Hash), SnapshotHash>> HashAsync(
-        IReadOnlyCollection<StoredRecord> carrying, CancellationToken cancellationToken)
+        IReadOnlyCollection<CarriedSnapshot> carried, CancellationToken cancellationToken)
     {
-        var hashes = await store.HashSnapshotsAsync(
-            [.. carrying.Select(r => (r.Record.Key, r.Record.Snapshot!.Sha256)).Distinct()], cancellationToken);
+        var hashes = await store.HashSnapshotsAsync([.. carried.Select(s => (s.Key, s.Sha256)).Distinct()], cancellationToken);
         BytesRead += hashes.Sum(h => h.Size);
         return hashes.ToDictionary(h => (h.Key, h.Sha256));
     }
 
-    private static Violation? ProblemOf(StoredRecord stored, Dictionary<(WorkflowKey, Hash), SnapshotHash> found)
+    private static Violation? ProblemOf(CarriedSnapshot snapshot, Dictionary<(WorkflowKey, Hash), SnapshotHash> found)
     {
-        var part = stored.Record.Snapshot!;
-        if (!found.TryGetValue((stored.Record.Key, part.Sha256), out var actual))
+        if (!found.TryGetValue((snapshot.Key, snapshot.Sha256), out var actual))
         {
-            return new Violation(ViolationClass.SnapshotMissing, stored.Record.Key, stored.Record.Sequence,
+            return new Violation(ViolationClass.SnapshotMissing, snapshot.Key, snapshot.Sequence,
                 "The bytes of the snapshot are gone and no ERASURE record covers them.")
-            { LogIndex = stored.LogIndex, ExpectedHash = part.Sha256 };
+            { LogIndex = snapshot.LogIndex, ExpectedHash = snapshot.Sha256 };
         }
-        return actual.Actual == part.Sha256 && actual.Size == part.Size
+        return actual.Actual == snapshot.Sha256 && actual.Size == snapshot.Size
             ? null
-            : new Violation(ViolationClass.SnapshotModified, stored.Record.Key, stored.Record.Sequence,
+            : new Violation(ViolationClass.SnapshotModified, snapshot.Key, snapshot.Sequence,
                 "The bytes of the snapshot are not those that were recorded.")
-            { LogIndex = stored.LogIndex, ExpectedHash = part.Sha256, ActualHash = actual.Actual };
+            { LogIndex = snapshot.LogIndex, ExpectedHash = snapshot.Sha256, ActualHash = actual.Actual };
     }
 
     /// <summary>
@@ -196,8 +217,8 @@ public sealed partial class LogRun
     private bool IsWitnessed(Workflow head)
     {
         if (head.ForkedFrom is not null || !_witnesses.Remove(head.Key, out var witnesses)
-            || witnesses.Last.Record.Sequence != head.Sequence
-            || WorkflowHeads.Check(head, witnesses.Last, witnesses.First, witnesses.Checkpoint) is not null)
+            || witnesses.Last.Sequence != head.Sequence
+            || WorkflowHeads.Check(head, witnesses.Last, witnesses.Checkpoint, witnesses.Start) is not null)
         {
             return false;
         }

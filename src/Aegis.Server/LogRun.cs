@@ -11,12 +11,9 @@ namespace Aegis.Server;
 /// </summary>
 public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 {
-    private const int RecordsPerPage = 2048;
-
     // Where heads are missing, the distance over which the next one is looked for.
     private const int RecordsPerPageMax = 16_384;
 
-    // Each holds two records.
     private const int WitnessesMax = 50_000;
 
     private readonly HashSet<WorkflowKey> _toldGone = [];
@@ -36,6 +33,15 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     /// <summary>How many pages are read, and their records hashed, at once.</summary>
     public int PagesAtOnce { get; init; } = 1;
+
+    /// <summary>How many records a page has, roughly: it ends with a head.</summary>
+    public int RecordsPerPage { get; init; } = 2048;
+
+    /// <summary>
+    /// Whether a page is looked at as a whole first, and its records are made only where that leaves a doubt. Its
+    /// <see cref="LogPage.Records"/> are then not to be had.
+    /// </summary>
+    public bool ByOutline { get; init; }
 
     /// <summary>How many bytes of records, tiles and snapshots were read, roughly.</summary>
     public long BytesRead { get; private set; }
@@ -63,7 +69,9 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
                 while (from < end && reading.Count < PagesAtOnce)
                 {
                     var (first, to) = (from, await EndOfPageAsync(from, end, cancellationToken));
-                    reading.Enqueue(Task.Run(() => ReadAsync(first, to, ending.Token), cancellationToken));
+                    reading.Enqueue(Task.Run(() => ByOutline
+                        ? OutlineAsync(first, to, ending.Token)
+                        : ReadAsync(first, to, ending.Token), cancellationToken));
                     from = to;
                 }
                 yield return await reading.Dequeue();
@@ -81,6 +89,12 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     public async Task<LogStep> JudgeAsync(LogPage page, CancellationToken cancellationToken)
     {
         var from = Size;
+        if (page.Outline is { } outline)
+        {
+            if (await FollowAsync(page, outline, cancellationToken) is { } step)
+                return step;
+            page = await ReadAsync(from, page.To, cancellationToken);
+        }
         page = await WithBeforeAsync(page, cancellationToken);
         var findings = verifier.Verify(page);
         var concerns = await ConcernsAsync(page, findings, cancellationToken);
@@ -92,25 +106,58 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             concerns = [.. again.Where(v => concerns.Exists(c => IsSame(c, v)))];
         }
         verifier.Advance(findings);
-        BytesRead += page.Tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
+        BytesRead += BytesOf(page.Tiles);
         foreach (var vote in page.Records)
         {
             BytesRead += vote.Stored.SizeEstimate();
-            _touched[vote.Record.Key] = Math.Max(vote.Record.Sequence, _touched.GetValueOrDefault(vote.Record.Key));
+            Touch(vote.Record.Key, vote.Record.Sequence);
             Witness(vote);
         }
         concerns = await WithoutImportsAsync(concerns, cancellationToken);
         return new LogStep(page, findings, await NamedAsync(concerns, cancellationToken));
     }
 
+    /// <summary>Goes on behind a page if all of it is in order.</summary>
+    private async Task<LogStep?> FollowAsync(LogPage page, LogOutline outline, CancellationToken cancellationToken)
+    {
+        if (verifier.Verify(outline, await BeforeAsync(verifier.Wanted(outline), cancellationToken)) is not { } findings)
+            return null;
+        verifier.Advance(findings);
+        BytesRead += outline.Bytes + BytesOf(page.Tiles);
+        foreach (var chain in outline.Chains)
+        {
+            Touch(chain.Key, chain.Last.Sequence);
+            Witness(chain.Key, chain.FirstSequence, chain.Start, chain.Last, chain.CheckpointSequence);
+        }
+        return new LogStep(page, findings, []);
+    }
+
+    private static long BytesOf(IReadOnlyList<LogTileRow> tiles) => tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
+
+    private void Touch(WorkflowKey key, long sequence) => _touched[key] = Math.Max(sequence, _touched.GetValueOrDefault(key));
+
     private void Witness(RecordVote vote)
     {
-        var (key, sequence) = (vote.Record.Key, vote.Record.Sequence);
+        var record = vote.Record;
+        if (vote.IsSound)
+        {
+            Witness(record.Key, record.Sequence, record.Sequence == 1 ? ChainStart.Of(record, vote.Stored.LogIndex) : null,
+                ChainPoint.Of(record, vote.Hash), record.IsCheckpoint ? record.Sequence : 0);
+        }
+        else
+        {
+            _witnesses.Remove(record.Key);
+        }
+    }
+
+    private void Witness(WorkflowKey key, long firstSequence, ChainStart? start, in ChainPoint last, long checkpoint)
+    {
         var before = _witnesses.GetValueOrDefault(key);
-        if (!vote.IsSound || (sequence == 1 ? _witnesses.Count >= WitnessesMax : before?.Last.Record.Sequence != sequence - 1))
+        start = before?.Start ?? start;
+        if (start is null || (firstSequence == 1 ? _witnesses.Count >= WitnessesMax : before?.Last.Sequence != firstSequence - 1))
             _witnesses.Remove(key);
         else
-            _witnesses[key] = new Witnesses(before?.First ?? vote, vote, vote.Record.IsCheckpoint ? sequence : before?.Checkpoint ?? 0);
+            _witnesses[key] = new Witnesses(start, last, checkpoint > 0 ? checkpoint : before?.Checkpoint ?? 0);
     }
 
     private async Task<long> EndOfPageAsync(long from, long end, CancellationToken cancellationToken)
@@ -145,12 +192,27 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         return tiles;
     }
 
-    private async Task<LogPage> WithBeforeAsync(LogPage page, CancellationToken cancellationToken)
+    private async Task<LogPage> OutlineAsync(long from, long to, CancellationToken cancellationToken)
     {
-        var wanted = verifier.Wanted(page.Records.Where(r => r.Stored.LogIndex >= LinksFrom));
-        if (wanted.Count == 0)
-            return page;
+        var heads = store.ReadHeadsAsync(from, to, 2 * (int)(to - from), cancellationToken);
+        var tiles = await TilesAsync(from, to, cancellationToken);
+        var signed = await heads;
+        var outline = await store.ReadOutlineAsync(() => verifier.Outline(from, to, signed, tiles), cancellationToken);
+        outline.Complete();
+        return new LogPage { To = to, Outline = outline, Heads = signed, Tiles = tiles };
+    }
+
+    private async Task<LogPage> WithBeforeAsync(LogPage page, CancellationToken cancellationToken) => page with
+    {
+        Before = await BeforeAsync(verifier.Wanted(page.Records.Where(r => r.Stored.LogIndex >= LinksFrom)), cancellationToken),
+    };
+
+    private async Task<IReadOnlyDictionary<WorkflowKey, ChainPoint>> BeforeAsync(
+        IReadOnlyCollection<(WorkflowKey Key, long Sequence)> wanted, CancellationToken cancellationToken)
+    {
         var before = new Dictionary<WorkflowKey, ChainPoint>();
+        if (wanted.Count == 0)
+            return before;
         foreach (var stored in await store.ReadRecordsAsync(wanted, cancellationToken))
         {
             var vote = RecordVote.Of(stored);
@@ -159,7 +221,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         // One that is gone says nothing of its successor, and is told in its own place.
         foreach (var (key, sequence) in wanted.Where(w => before.TryGetValue(w.Key, out var point) && point.Sequence != w.Sequence))
             before.Remove(key);
-        return page with { Before = before };
+        return before;
     }
 
     private static bool IsSame(Violation a, Violation b) =>
@@ -203,13 +265,18 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     }
 }
 
-/// <summary>The records that a workflow's head is compared with.</summary>
-internal sealed record Witnesses(RecordVote First, RecordVote Last, long Checkpoint);
+/// <summary>What a workflow's records went by with, from the first on: its head is compared with it.</summary>
+internal sealed record Witnesses(ChainStart Start, ChainPoint Last, long Checkpoint);
 
 /// <summary>One page, what came out of it, and what is wrong in it.</summary>
 public sealed record LogStep(LogPage Page, LogFindings Findings, IReadOnlyList<Violation> Violations)
 {
-    /// <summary>Its records that describe a snapshot, as they are vouched for.</summary>
-    public IEnumerable<StoredRecord> Carrying =>
-        Page.Records.Where(v => v.IsSound && v.Record.Snapshot is not null).Select(v => v.Stored);
+    /// <summary>The snapshots that its records describe, as they are vouched for; by an outline as <see cref="ChainStretch.Snapshots"/>.</summary>
+    public IEnumerable<CarriedSnapshot> Carried => Page.Outline is { } outline
+        ? outline.Chains.SelectMany(c => c.Snapshots)
+        : CarriedIn(Page);
+
+    /// <summary>The snapshots of the records of a page, one by one.</summary>
+    public static IEnumerable<CarriedSnapshot> CarriedIn(LogPage page) =>
+        page.Records.Where(v => v.IsSound && v.Record.Snapshot is not null).Select(v => CarriedSnapshot.Of(v.Stored));
 }

@@ -11,6 +11,9 @@ public partial interface ILedgerStore
     /// </summary>
     Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit, CancellationToken cancellationToken);
 
+    /// <summary>The records of a page, as its outline sees them: it is begun anew where the reading is.</summary>
+    Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken);
+
     /// <summary>Heads of the log by size, those larger than one size and up to another, up to a limit.</summary>
     Task<IReadOnlyList<LogHeadRow>> ReadHeadsAsync(long afterSize, long toSize, int limit, CancellationToken cancellationToken);
 

@@ -9,7 +9,23 @@ namespace Aegis.Storage;
 public sealed partial class PostgresLedgerStore
 {
     public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
-        CancellationToken cancellationToken) => ReadAsync(async connection =>
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<RecordVote>>(async connection =>
+    {
+        var (votes, texts) = (new List<RecordVote>(), new Texts());
+        await CopyLogAsync(connection, fromLogIndex, toLogIndex, limit,
+            (in RawRecord record) => votes.Add(RecordVote.Of(record, texts)), cancellationToken);
+        return votes;
+    }, cancellationToken);
+
+    public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadAsync(async connection =>
+    {
+        var outline = begin();
+        await CopyLogAsync(connection, outline.From, outline.To, outline.RowsMax, outline.Add, cancellationToken);
+        return outline;
+    }, cancellationToken);
+
+    private static async Task CopyLogAsync(NpgsqlConnection connection, long fromLogIndex, long toLogIndex, int limit,
+        RawRecordHandler take, CancellationToken cancellationToken)
     {
         // COPY takes no parameters, and reads several times faster than SELECT.
         await connection.ExecuteAsync(new CommandDefinition(
@@ -32,8 +48,8 @@ public sealed partial class PostgresLedgerStore
                 LIMIT current_setting('aegis.limit')::bigint)
             TO STDOUT (FORMAT BINARY)
             """, cancellationToken);
-        return await RecordCopy.ReadAsync(copy, cancellationToken);
-    }, cancellationToken);
+        await RecordCopy.ReadAsync(copy, take, cancellationToken);
+    }
 
     public Task<IReadOnlyList<StoredRecord>> ReadRecordsAsync(IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<StoredRecord>>(async connection =>

@@ -4,27 +4,28 @@ using Aegis.Core;
 
 namespace Aegis.Storage;
 
+/// <summary>Takes the records of a copy, one after the other; what they point to is gone afterwards.</summary>
+internal delegate void RawRecordHandler(in RawRecord record);
+
 /// <summary>
 /// Reads records out of PostgreSQL's COPY in binary: a header, then per row the number of columns (2 bytes) and each column's
 /// length (4 bytes, -1 for NULL) and bytes, then -1 as a number of columns. Integers are big-endian. The columns are those of
 /// <see cref="RecordRow.Read"/>, in that order.
 /// </summary>
-internal sealed class RecordCopy
+internal sealed class RecordCopy(RawRecordHandler take)
 {
     private const int Columns = 26;
     private const int FlagsBytes = 4;
     private static readonly byte[] Signature = [.. "PGCOPY\n"u8, 0xff, .. "\r\n"u8, 0];
 
-    private readonly Texts _texts = new();
-    private readonly List<RecordVote> _votes = [];
     private byte[] _buffer = new byte[64 * 1024];
     private int _start;
     private int _end;
 
-    /// <summary>All rows, each with its vote.</summary>
-    public static async Task<IReadOnlyList<RecordVote>> ReadAsync(Stream copy, CancellationToken cancellationToken)
+    /// <summary>Gives all rows to the handler.</summary>
+    public static async Task ReadAsync(Stream copy, RawRecordHandler take, CancellationToken cancellationToken)
     {
-        var reading = new RecordCopy();
+        var reading = new RecordCopy(take);
         while (!reading.TakeHeader())
             await reading.FillAsync(copy, cancellationToken);
         while (true)
@@ -39,7 +40,7 @@ internal sealed class RecordCopy
                     while (await copy.ReadAsync(reading._buffer, cancellationToken) > 0)
                     {
                     }
-                    return reading._votes;
+                    return;
             }
         }
     }
@@ -102,7 +103,7 @@ internal sealed class RecordCopy
             ranges[column] = at..(at + length);
             at += length;
         }
-        _votes.Add(RecordVote.Of(Record(new Row(bytes, ranges)), _texts));
+        take(Record(new Row(bytes, ranges)));
         _start += at;
         return Taken.Row;
     }

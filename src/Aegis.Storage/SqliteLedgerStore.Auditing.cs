@@ -10,6 +10,17 @@ public sealed partial class SqliteLedgerStore
 {
     public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<RecordVote>>(connection =>
+        [.. Log(connection, fromLogIndex, toLogIndex, limit).Select(RecordVote.Of)]);
+
+    public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadAsync(connection =>
+    {
+        var outline = begin();
+        foreach (var stored in Log(connection, outline.From, outline.To, outline.RowsMax))
+            outline.Add(RecordVote.Of(stored));
+        return outline;
+    });
+
+    private static IReadOnlyList<StoredRecord> Log(SqliteConnection connection, long fromLogIndex, long toLogIndex, int limit)
     {
         using var command = connection.CreateCommand();
         command.CommandText =
@@ -26,8 +37,8 @@ public sealed partial class SqliteLedgerStore
         command.Parameters.AddWithValue("$from", fromLogIndex);
         command.Parameters.AddWithValue("$to", toLogIndex);
         command.Parameters.AddWithValue("$limit", limit);
-        return [.. Records(command).Select(RecordVote.Of)];
-    });
+        return Records(command);
+    }
 
     public Task<IReadOnlyList<StoredRecord>> ReadRecordsAsync(IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places,
         CancellationToken cancellationToken) => ReadAsync(connection =>

@@ -36,6 +36,25 @@ public abstract partial class LedgerStoreContract
     }
 
     [Test]
+    public async Task An_outline_of_the_log_is_in_order_as_long_as_nothing_is_altered()
+    {
+        await LogToAuditAsync();
+        Assert.That(await OutlineAsync(), Is.Not.Null);
+        await DropConstraintsAsync();
+        await Tampering.RunAsync(Database, "UPDATE record SET reason = 'another' WHERE log_index = 1");
+        Assert.That(await OutlineAsync(), Is.Null);
+
+        async Task<LogFindings?> OutlineAsync()
+        {
+            var verifier = new LogVerifier(new MerkleFrontier(), row => new LogHead(row.LogId, row.Size, row.Root));
+            var heads = await Store.ReadHeadsAsync(0, 5, 10, default);
+            var outline = await Store.ReadOutlineAsync(() => verifier.Outline(0, 5, heads, []), default);
+            outline.Complete();
+            return verifier.Verify(outline, new Dictionary<WorkflowKey, ChainPoint>());
+        }
+    }
+
+    [Test]
     public async Task An_altered_record_is_read_for_verification_as_it_is_stored()
     {
         await LogToAuditAsync();

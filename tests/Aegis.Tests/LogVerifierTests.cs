@@ -24,6 +24,13 @@ public sealed class LogVerifierTests
         Assert.That(log.Verify(log.Stored(), headsPerPage: perPage), Is.Empty), iter: Logs);
 
     [Test]
+    public void An_honest_log_is_found_in_order_by_its_outlines_alone() => Gen.Select(Made, Gen.Int[1, 9]).Sample((log, perPage) =>
+    {
+        Assert.That(log.Verify(log.Records, headsPerPage: perPage), Is.Empty);
+        Assert.That(log.PagesInOrder, Is.EqualTo((log.Heads.Count + perPage - 1) / perPage));
+    }, iter: Logs);
+
+    [Test]
     public void Any_changed_record_is_named() => Case.Sample((log, pick, other) =>
     {
         var rows = log.Stored().ToList();

@@ -21,6 +21,9 @@ internal sealed class MadeLog
     public IReadOnlyList<LogHeadRow> Heads => _heads;
     public IReadOnlyList<LogTileRow> Tiles => _tiles;
 
+    /// <summary>How many pages were found to be in order by their outlines alone, in the last verification.</summary>
+    public int PagesInOrder { get; private set; }
+
     /// <summary>What a signature check would say.</summary>
     public static LogHead? Check(LogHeadRow row) =>
         row.SignedNote.EndsWith(Signature, StringComparison.Ordinal) ? LogHead.TryParse(row.SignedNote[..^Signature.Length]) : null;
@@ -61,6 +64,7 @@ internal sealed class MadeLog
         tiles ??= _tiles;
         var verifier = new LogVerifier(new MerkleFrontier(), Check, remembered);
         var violations = new List<Violation>();
+        PagesInOrder = 0;
         foreach (var part in heads.Chunk(headsPerPage))
         {
             var (from, to) = (verifier.Size, part[^1].Size);
@@ -68,7 +72,7 @@ internal sealed class MadeLog
             var votes = rows.Where(r => (r.LogIndex >= from || from == 0) && (r.LogIndex < to || isLast))
                 .OrderBy(r => r.LogIndex).Select(RecordVote.Of).ToList();
             var before = verifier.Wanted(votes).ToHashSet();
-            var findings = verifier.Verify(new LogPage
+            var page = new LogPage
             {
                 To = to,
                 Records = votes,
@@ -76,13 +80,43 @@ internal sealed class MadeLog
                 Tiles = [.. tiles.Where(t => t.Level == 0 ? t.From < to && t.To > from : t.To > from && t.To <= to)],
                 Before = rows.Where(r => before.Contains((r.Record.Key, r.Record.Sequence)))
                     .ToDictionary(r => r.Record.Key, r => ChainPoint.Of(r.Record, r.Hash)),
-            });
+            };
+            var findings = verifier.Verify(page);
+            if (remembered is null)
+                CompareWithOutlines(verifier, page, findings);
             violations.AddRange(findings.Violations);
             violations.AddRange(findings.Gone.Where(g => !Covers(g.Record, g.Part)).Select(g => new Violation(
                 ViolationClass.ErasedWithoutRecord, g.Record.Record.Key, g.Record.Record.Sequence, g.Part)));
             verifier.Advance(findings);
         }
         return violations;
+    }
+
+    /// <summary>What an outline says of a page is what its records say, or nothing, whichever way it is made.</summary>
+    private void CompareWithOutlines(LogVerifier verifier, LogPage page, LogFindings findings)
+    {
+        var (votes, bytes) = (verifier.Outline(verifier.Size, page.To, page.Heads, page.Tiles),
+            verifier.Outline(verifier.Size, page.To, page.Heads, page.Tiles));
+        foreach (var vote in page.Records)
+        {
+            votes.Add(vote);
+            RawRecordTests.Read(vote.Stored, null, bytes.Add);
+        }
+        votes.Complete();
+        bytes.Complete();
+        var (byVotes, byBytes) = (verifier.Verify(votes, page.Before), verifier.Verify(bytes, page.Before));
+        Assert.That(byBytes is null, Is.EqualTo(byVotes is null));
+        foreach (var found in new[] { byVotes, byBytes }.OfType<LogFindings>())
+        {
+            Assert.That(findings.Violations, Is.Empty);
+            Assert.That(findings.Gone, Is.Empty);
+            Assert.That(found.Head, Is.EqualTo(findings.Head));
+            Assert.That(Chains(found), Is.EquivalentTo(Chains(findings)));
+        }
+        PagesInOrder += byBytes is null ? 0 : 1;
+
+        IEnumerable<(WorkflowKey, ChainPoint?)> Chains(LogFindings of) => page.Records.Select(r => r.Record.Key).Distinct()
+            .Select(key => (key, of.ChainOf(key)));
     }
 
     private void Add(Random random)

@@ -84,10 +84,10 @@ public sealed class RawRecordTests
         return read!;
     }
 
-    private delegate void Reader(in RawRecord raw);
+    internal delegate void Reader(in RawRecord raw);
 
     /// <summary>The record as a store has it.</summary>
-    private static void Read(StoredRecord stored, long? kind, Reader read)
+    internal static void Read(StoredRecord stored, long? kind, Reader read)
     {
         var r = stored.Record;
         read(new RawRecord
