@@ -9,7 +9,7 @@ namespace Aegis.Storage;
 public sealed partial class PostgresLedgerStore
 {
     public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
-        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<RecordVote>>(async connection =>
+        CancellationToken cancellationToken) => ReadLogAsync<IReadOnlyList<RecordVote>>(async connection =>
     {
         var (votes, texts) = (new List<RecordVote>(), new Texts());
         await CopyLogAsync(connection, fromLogIndex, toLogIndex, limit,
@@ -17,7 +17,7 @@ public sealed partial class PostgresLedgerStore
         return votes;
     }, cancellationToken);
 
-    public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadAsync(async connection =>
+    public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadLogAsync(async connection =>
     {
         var outline = begin();
         await CopyLogAsync(connection, outline.From, outline.To, outline.RowsMax, outline.Add, cancellationToken);
@@ -124,16 +124,27 @@ public sealed partial class PostgresLedgerStore
             new { toSize, limit }, cancellationToken: cancellationToken))).Select(row => row.ToLogHeadRow())], cancellationToken);
 
     public Task<IReadOnlyList<LogTileRow>> ReadTilesAsync(int level, long fromIndex, long toIndex,
-        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<LogTileRow>>(async connection =>
-        [.. (await connection.QueryAsync<TileRow>(new CommandDefinition(
+        CancellationToken cancellationToken) => ReadLogAsync<IReadOnlyList<LogTileRow>>(async connection =>
+    {
+        await using var command = new NpgsqlCommand(
             """
-            SELECT level, tile_index, root, hashes, entries
+            SELECT level, tile_index, root, hashes, coalesce(entries, '')
             FROM log_tile
-            WHERE level = @level AND tile_index >= @fromIndex AND tile_index < @toIndex
+            WHERE level = $1 AND tile_index >= $2 AND tile_index < $3
             ORDER BY tile_index
-            """,
-            new { level = (short)level, fromIndex, toIndex }, cancellationToken: cancellationToken)))
-            .Select(row => row.ToLogTileRow())], cancellationToken);
+            """, connection)
+        {
+            Parameters =
+            {
+                new NpgsqlParameter<short> { TypedValue = (short)level },
+                new NpgsqlParameter<long> { TypedValue = fromIndex },
+                new NpgsqlParameter<long> { TypedValue = toIndex },
+            },
+        };
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        return await reader.RowsAsync(row => new LogTileRow(row.GetInt16(0), row.GetInt64(1), HashBytes.One(row.GetFieldValue<byte[]>(2)),
+            row.GetFieldValue<byte[]>(3), row.GetFieldValue<byte[]>(4)), cancellationToken);
+    }, cancellationToken);
 
     public Task<IReadOnlyList<Workflow>> ReadWorkflowsAsync(IReadOnlyCollection<WorkflowKey> keys,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(async connection =>

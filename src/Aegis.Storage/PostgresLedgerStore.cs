@@ -17,6 +17,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     // The ledger's, and those that a commit of unknown outcome keeps or is made sure of on.
     private const int WritersAtOnce = 4;
 
+    // The log is read in rows and tiles of many kilobytes, which a small buffer would have to be filled for again and again.
+    private const int LogBufferBytes = 256 * 1024;
+    private static readonly int LogReadersAtOnce = (2 * Environment.ProcessorCount) + 4;
+
     // More than the processors of a database that has many; who comes meanwhile waits for microseconds.
     private const int LookupsAtOnce = 32;
 
@@ -24,6 +28,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private readonly NpgsqlDataSource _writer;
     private readonly NpgsqlDataSource _reader;
     private readonly NpgsqlDataSource _lookup;
+    private readonly NpgsqlDataSource _log;
 
     static PostgresLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
@@ -34,6 +39,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         _writer = Source(settings, WritersAtOnce, seconds: 15, WriterSession, PlannedOnce);
         _reader = Source(settings, settings.MaxPoolSize, seconds: 5);
         _lookup = Source(settings, Math.Min(settings.MaxPoolSize, LookupsAtOnce), seconds: 5, PlannedOnce);
+        _log = Source(new NpgsqlConnectionStringBuilder(settings.ToString()) { ReadBufferSize = LogBufferBytes },
+            Math.Min(settings.MaxPoolSize, LogReadersAtOnce), seconds: 5);
     }
 
     public string Kind => "postgresql";
@@ -116,6 +123,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             _writer.Clear();
             _reader.Clear();
             _lookup.Clear();
+            _log.Clear();
         }
         return probe;
     }
@@ -125,6 +133,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         await _writer.DisposeAsync();
         await _reader.DisposeAsync();
         await _lookup.DisposeAsync();
+        await _log.DisposeAsync();
     }
 
     /// <param name="settings">Where the database is.</param>
@@ -195,6 +204,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     private Task<T> LookUpAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
         ReadAsync(_lookup, read, cancellationToken);
+
+    private Task<T> ReadLogAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
+        ReadAsync(_log, read, cancellationToken);
 
     private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
