@@ -15,8 +15,11 @@ public sealed class CallInterceptor(
     StoreMonitor monitor, Drain drain, Metrics metrics, RefusalSummary refusals, ILogger<CallInterceptor> logger)
     : Interceptor
 {
-    /// <summary>A compressed empty message breaks clients, and small ones gain nothing.</summary>
-    private const int CompressedBytesMin = 1024;
+    /// <summary>
+    /// A compressed empty message breaks clients, and small ones gain nothing: to begin compressing takes as long as to compress
+    /// kilobytes. A workflow that is resumed from a snapshot of 1 KiB is small.
+    /// </summary>
+    private const int CompressedBytesMin = 4096;
 
     private static readonly WriteOptions NoCompress = new(WriteFlags.NoCompress);
 
