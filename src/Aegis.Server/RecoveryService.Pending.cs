@@ -28,12 +28,6 @@ public sealed partial class RecoveryService
     private async Task ResumePendingAsync(PendingRun run,
         IServerStreamWriter<Pb.ResumePendingWorkflowsResponse> responseStream, CancellationToken cancellationToken)
     {
-        var filter = new WorkflowFilter(run.Filter.Namespace)
-        {
-            WorkflowTypes = run.Filter.WorkflowTypes,
-            States = run.Filter.States,
-            Statuses = run.Filter.Statuses,
-        };
         // What is started from now on is not waited for, or a busy namespace would never end.
         var end = await tail.CurrentAsync(cancellationToken);
         var cursor = -1L;
@@ -68,18 +62,18 @@ public sealed partial class RecoveryService
         async Task<LeasedPage> NextAsync(long promised)
         {
             var limit = (int)Math.Min(size, run.Max - promised);
-            var found = await store.ListWorkflowsAsync(filter, cursor, limit, cancellationToken);
+            var found = await store.ListPendingAsync(run.Filter, cursor, limit, cancellationToken);
             isEnd = found.Count < limit || found[^1].CreatedLogIndex >= end;
             cursor = found.Count > 0 ? found[^1].CreatedLogIndex : cursor;
-            return await LeaseAsync(run, [.. found.Where(w => w.CreatedLogIndex < end && !w.Importing)], cancellationToken);
+            return await LeaseAsync(run, [.. found.Where(w => w.CreatedLogIndex < end).Select(w => w.Key)], cancellationToken);
         }
     }
 
-    private async Task<LeasedPage> LeaseAsync(PendingRun run, IReadOnlyList<Workflow> page, CancellationToken cancellationToken)
+    private async Task<LeasedPage> LeaseAsync(PendingRun run, IReadOnlyList<WorkflowKey> page, CancellationToken cancellationToken)
     {
         if (page.Count == 0)
             return new LeasedPage([], new Queue<Workflow>(), []);
-        var answers = await AcquireAsync([.. page.Select(w => w.Key)], run.Owner, run.Duration, run.TakeOverOwn,
+        var answers = await AcquireAsync(page, run.Owner, run.Duration, run.TakeOverOwn,
             run.Filter, cancellationToken);
         var held = answers.Select(a => a.Workflow).OfType<Workflow>().ToList();
         try

@@ -105,6 +105,13 @@ public partial interface ILedgerStore : IAsyncDisposable
     Task<IReadOnlyList<Resumable>> ReadResumableAsync(IReadOnlyCollection<WorkflowKey> keys, int recordsMax, long snapshotBytesMax,
         CancellationToken cancellationToken);
 
+    /// <summary>
+    /// What a worker may take, in order of creation, from the first whose CreatedLogIndex is above the cursor, up to a limit; none whose
+    /// import is not over. Whoever takes them reads them again under their leases.
+    /// </summary>
+    Task<IReadOnlyList<PendingWorkflow>> ListPendingAsync(PendingFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken);
+
     /// <summary>Workflows in order of creation, from the first whose CreatedLogIndex is above the cursor.</summary>
     Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken);
@@ -325,3 +332,6 @@ public sealed class StoreException(StoreFailure failure, string message, Excepti
 {
     public StoreFailure Failure { get; } = failure;
 }
+
+/// <summary>The name of an open workflow, and where its first record is in the log.</summary>
+public readonly record struct PendingWorkflow(WorkflowKey Key, long CreatedLogIndex);

@@ -130,6 +130,34 @@ public sealed partial class PostgresLedgerStore
         return [.. found.Values.Select(f => new Resumable(f.Workflow, [.. f.Records.OrderBy(r => r.Record.Sequence)], f.Snapshot))];
     }, cancellationToken);
 
+    public Task<IReadOnlyList<PendingWorkflow>> ListPendingAsync(PendingFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken) => LookUpAsync<IReadOnlyList<PendingWorkflow>>(async connection =>
+        [.. (await connection.QueryAsync<(string WorkflowId, long CreatedLogIndex)>(new CommandDefinition(
+            """
+            SELECT workflow_id, created_log_index
+            FROM workflow
+            WHERE namespace = @Namespace
+              AND created_log_index > @afterLogIndex
+              AND status <= 2
+              AND status = ANY (@statuses)
+              AND (@types::text[] IS NULL OR workflow_type = ANY (@types))
+              AND (@states::text[] IS NULL OR state = ANY (@states))
+              AND NOT importing
+            ORDER BY created_log_index
+            LIMIT @limit
+            """,
+            new
+            {
+                filter.Namespace,
+                afterLogIndex,
+                types = filter.WorkflowTypes.Count == 0 ? null : filter.WorkflowTypes.ToArray(),
+                states = filter.States.Count == 0 ? null : filter.States.ToArray(),
+                statuses = filter.Statuses.Select(s => (short)s).ToArray(),
+                limit,
+            },
+            cancellationToken: cancellationToken)))
+            .Select(w => new PendingWorkflow(new WorkflowKey(filter.Namespace, w.WorkflowId), w.CreatedLogIndex))], cancellationToken);
+
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken)
     {

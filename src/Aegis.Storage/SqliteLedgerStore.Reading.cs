@@ -95,6 +95,32 @@ public sealed partial class SqliteLedgerStore
         return found;
     });
 
+    public Task<IReadOnlyList<PendingWorkflow>> ListPendingAsync(PendingFilter filter, long afterLogIndex, int limit,
+        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<PendingWorkflow>>(connection =>
+        [.. connection.Query<(string WorkflowId, long CreatedLogIndex)>(
+            """
+            SELECT workflow_id, created_log_index
+            FROM workflow
+            WHERE namespace = @Namespace
+              AND created_log_index > @afterLogIndex
+              AND status <= 2
+              AND status IN (SELECT value FROM json_each(@statuses))
+              AND (@types IS NULL OR workflow_type IN (SELECT value FROM json_each(@types)))
+              AND (@states IS NULL OR state IN (SELECT value FROM json_each(@states)))
+              AND NOT importing
+            ORDER BY created_log_index
+            LIMIT @limit
+            """,
+            new
+            {
+                filter.Namespace,
+                afterLogIndex,
+                types = Json(filter.WorkflowTypes),
+                states = Json(filter.States),
+                statuses = Json([.. filter.Statuses.Select(s => (int)s)]),
+                limit,
+            }).Select(w => new PendingWorkflow(new WorkflowKey(filter.Namespace, w.WorkflowId), w.CreatedLogIndex))]);
+
     public Task<IReadOnlyList<Workflow>> ListWorkflowsAsync(WorkflowFilter filter, long afterLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<Workflow>>(connection =>
         [.. connection.Query<WorkflowRow>(

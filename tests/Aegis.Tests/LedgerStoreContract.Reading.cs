@@ -43,6 +43,39 @@ public abstract partial class LedgerStoreContract
     }
 
     [Test]
+    public async Task What_a_worker_may_take_is_listed_by_its_filter_and_nothing_that_is_still_imported()
+    {
+        await WriteAsync(Store,
+            Ask.Start("a"),
+            Ask.Start("b") with { WorkflowType = "loan" },
+            Ask.Start("c") with { Status = WorkflowStatus.Waiting },
+            Ask.Start("d") with { Key = new WorkflowKey("other", "d") },
+            Ask.Start("e"),
+            Ask.Start("f"));
+        await WriteAsync(Ask.Move("a", "NEW", "DONE") with { Status = WorkflowStatus.Completed });
+        await WriteAsync(Ask.Move("e", "NEW", "PAID"));
+        await Tampering.RunAsync(Database, "UPDATE workflow SET importing = true WHERE workflow_id = 'f'");
+        var running = new PendingFilter(Ask.Namespace, [], [], [WorkflowStatus.Running]);
+
+        using (Assert.EnterMultipleScope())
+        {
+            await ListAsync(running, "b", "e");
+            await ListAsync(running with { Statuses = [WorkflowStatus.Running, WorkflowStatus.Waiting] }, "b", "c", "e");
+            await ListAsync(running with { WorkflowTypes = ["order", "unknown"] }, "e");
+            await ListAsync(running with { States = ["NEW"] }, "b");
+            await ListAsync(running with { Namespace = "other" }, "d");
+            var first = (await Store.ListPendingAsync(running, -1, 1, default)).Single();
+            Assert.That(first.Key, Is.EqualTo(Ask.Key("b")));
+            Assert.That(first.CreatedLogIndex, Is.EqualTo((await Store.FindWorkflowAsync(first.Key, default))!.CreatedLogIndex));
+            Assert.That((await Store.ListPendingAsync(running, first.CreatedLogIndex, 9, default)).Select(w => w.Key.WorkflowId),
+                Is.EqualTo(new[] { "e" }));
+        }
+
+        async Task ListAsync(PendingFilter filter, params string[] expected) => Assert.That(
+            (await Store.ListPendingAsync(filter, -1, 100, default)).Select(w => w.Key.WorkflowId), Is.EqualTo(expected), filter.ToString());
+    }
+
+    [Test]
     public async Task Metadata_is_found_whatever_characters_it_has()
     {
         var odd = Ask.Metadata(("\"quoted\\\"", "tab\tline\n"), ("a.b[0]", "$.x"), ("😀", "～"), ("'", "%_"));

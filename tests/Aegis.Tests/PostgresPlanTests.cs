@@ -71,7 +71,9 @@ public sealed class PostgresPlanTests
         yield return Case("a chain", store => store.ReadChainAsync(Ask.Key("w15000"), 1, false, 100, default), 10);
         yield return Case("a checkpoint", store => store.FindCheckpointAsync(Ask.Key("w15000"), long.MaxValue, long.MaxValue, default), 10);
         yield return Case("a page of workflows", store => store.ListWorkflowsAsync(All, 10_000, 100, default), 300);
-        yield return Case("what is pending", store => store.ListWorkflowsAsync(
+        yield return Case("what is pending", store => store.ListPendingAsync(
+            new PendingFilter("default", ["order"], [], [WorkflowStatus.Running]), -1, 100, default), 300);
+        yield return Case("what is open", store => store.ListWorkflowsAsync(
             All with { Statuses = [WorkflowStatus.Running], WorkflowTypes = ["order"] }, -1, 100, default), 300);
         yield return Case("workflows by rare metadata", store => store.ListWorkflowsAsync(
             All with { Metadata = Ask.Metadata(("team", "rare")) }, -1, 100, default), 300);
@@ -128,6 +130,7 @@ public sealed class PostgresPlanTests
             await store.FindWorkflowAsync(key, default);
             await store.ListWorkflowsAsync(All, 1000, 10, default);
             await store.ListWorkflowsAsync(All with { Statuses = [WorkflowStatus.Running] }, 1000, 10, default);
+            await store.ListPendingAsync(new PendingFilter("default", [], [], [WorkflowStatus.Running]), 1000, 10, default);
             await store.ReadResumableAsync([key], 10, 1000, default);
             await store.ReadChainAsync(key, 1, descending: false, 10, default);
             await store.ReadSnapshotAsync(key, Hash.Of([1]), default);
