@@ -44,7 +44,7 @@ public sealed class HashLanes
     /// <summary>Whether every message that was waited for had its hash.</summary>
     public bool AreAsExpected { get; private set; } = true;
 
-    /// <summary>A message that should have a hash, which is told once enough of them are together, or <see cref="Complete"/> is called.</summary>
+    /// <summary>A message that should have a hash: told once enough of them are together, or by <see cref="Complete"/>.</summary>
     public void Expect(ReadOnlySpan<byte> message, Hash hash)
     {
         var blocks = (message.Length + PaddingBytes + BlockBytes - 1) / BlockBytes;

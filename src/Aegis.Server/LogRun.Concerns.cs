@@ -98,7 +98,8 @@ public sealed partial class LogRun
     }
 
     /// <summary>Compares the bytes of snapshots with the records that carry them.</summary>
-    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(IEnumerable<CarriedSnapshot> carried, CancellationToken cancellationToken)
+    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(
+        IEnumerable<CarriedSnapshot> carried, CancellationToken cancellationToken)
     {
         var violations = new List<Violation>();
         foreach (var some in AtOnce(carried))

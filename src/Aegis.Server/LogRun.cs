@@ -271,7 +271,9 @@ internal sealed record Witnesses(ChainStart Start, ChainPoint Last, long Checkpo
 /// <summary>One page, what came out of it, and what is wrong in it.</summary>
 public sealed record LogStep(LogPage Page, LogFindings Findings, IReadOnlyList<Violation> Violations)
 {
-    /// <summary>The snapshots that its records describe, as they are vouched for; by an outline as <see cref="ChainStretch.Snapshots"/>.</summary>
+    /// <summary>
+    /// The snapshots that its records describe, as they are vouched for; of an outline those of <see cref="ChainStretch.Snapshots"/>.
+    /// </summary>
     public IEnumerable<CarriedSnapshot> Carried => Page.Outline is { } outline
         ? outline.Chains.SelectMany(c => c.Snapshots)
         : CarriedIn(Page);

@@ -17,7 +17,8 @@ public sealed partial class PostgresLedgerStore
         return votes;
     }, cancellationToken);
 
-    public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadLogAsync(async connection =>
+    public Task<LogOutline> ReadOutlineAsync(
+        Func<LogOutline> begin, CancellationToken cancellationToken) => ReadLogAsync(async connection =>
     {
         var outline = begin();
         await CopyLogAsync(connection, outline.From, outline.To, outline.RowsMax, outline.Add, cancellationToken);
