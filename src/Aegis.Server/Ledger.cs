@@ -33,6 +33,9 @@ public sealed partial class Ledger(
     private int _awaited = int.MaxValue;
     private TaskCompletionSource _gathered = new();
 
+    // Whether another server has written since this one's last batch.
+    private bool _othersWrite;
+
     // What the only caller of the last batch is told.
     private (Pending Caller, Outcome Outcome)? _answer;
 
@@ -118,11 +121,12 @@ public sealed partial class Ledger(
         {
             if (_queue.Reader.TryPeek(out _))
                 await GatherAsync();
-            var batch = TakeBatch();
+            var batch = new List<Pending>();
             try
             {
+                Take(batch);
                 if (batch.Count > 0)
-                    await WriteAsync(batch);
+                    await WriteAsync(batch, mayGrow: true);
             }
             catch (Exception e)
             {
@@ -172,11 +176,10 @@ public sealed partial class Ledger(
         Volatile.Write(ref _awaited, int.MaxValue);
     }
 
-    /// <summary>All that wait, up to the limits of a batch; who has gone away is dropped here.</summary>
-    private List<Pending> TakeBatch()
+    /// <summary>Adds all that wait to a batch, up to its limits; who has gone away is dropped here.</summary>
+    private void Take(List<Pending> batch)
     {
-        var batch = new List<Pending>();
-        var bytes = 0L;
+        var bytes = batch.Sum(p => (long)p.Weight);
         while (batch.Count < Limits.BatchCommandsMax && _queue.Reader.TryPeek(out var next))
         {
             if (batch.Count > 0 && bytes + next.Weight > Limits.BatchBytesMax)
@@ -189,7 +192,6 @@ public sealed partial class Ledger(
             batch.Add(next);
             bytes += next.Weight;
         }
-        return batch;
     }
 
     private void Leave(int weight)
@@ -198,7 +200,7 @@ public sealed partial class Ledger(
         Interlocked.Decrement(ref _queuedCommands);
     }
 
-    private async Task WriteAsync(IReadOnlyList<Pending> commands, bool isSecondTry = false)
+    private async Task WriteAsync(List<Pending> commands, bool isSecondTry = false, bool mayGrow = false)
     {
         var begun = Stopwatch.GetTimestamp();
         LedgerTransaction? transaction = null;
@@ -206,7 +208,8 @@ public sealed partial class Ledger(
         Outcome[] outcomes = [];
         try
         {
-            transaction = await BeginAsync(commands);
+            transaction = await BeginAsync(commands, mayGrow);
+            _othersWrite = transaction.State.HashesSince.Count > 0;
             var rolledBack = await memory.CheckAsync(transaction.State, CancellationToken.None);
             if (rolledBack is null)
                 tail.Advance(transaction.State.LogSize);
@@ -241,17 +244,28 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
-    private async Task<LedgerTransaction> BeginAsync(IReadOnlyList<Pending> commands)
+    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow)
     {
-        var workflows = commands.SelectMany(c => c.Command.Workflows).ToHashSet();
-        var requests = commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet();
+        // While another server has the log all callers of this one come together, and each turn serves them all.
+        var isContended = _othersWrite && _callers > 1;
         try
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await TryAsync();
         }
         catch (StoreException e) when (e.Failure == StoreFailure.Unavailable)
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await TryAsync();
+        }
+
+        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, isContended, memory.Size, CancellationToken.None);
+
+        BatchKeys Keys()
+        {
+            if (mayGrow && isContended)
+                Take(commands);
+            return new BatchKeys(
+                commands.SelectMany(c => c.Command.Workflows).ToHashSet(),
+                commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet());
         }
     }
 
@@ -259,7 +273,7 @@ public sealed partial class Ledger(
     /// On a log that was rolled back only an operator's acceptance of the loss is let through, and only onto a head that the
     /// log's key has signed; on any other log there is nothing to accept.
     /// </summary>
-    private IReadOnlyList<Pending> Admit(IReadOnlyList<Pending> commands, Refusal? rolledBack, BatchState state)
+    private List<Pending> Admit(List<Pending> commands, Refusal? rolledBack, BatchState state)
     {
         var admitted = new List<Pending>(commands.Count);
         foreach (var pending in commands)

@@ -12,15 +12,20 @@ public sealed partial class PostgresLedgerStore
     /// <summary>How long a commit may stand still before its connection is given up and the outcome is unknown.</summary>
     private static readonly TimeSpan CommitPatience = TimeSpan.FromSeconds(10);
 
-    public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
+    public async Task<LedgerTransaction> BeginAsync(
+        Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken)
     {
         NpgsqlConnection? connection = null;
         try
         {
             connection = await _writer.OpenConnectionAsync(cancellationToken);
-            return new Transaction(connection,
-                await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys, seenSize)));
+            return new Transaction(connection, await UnlessBrokenAsync(connection, async () =>
+            {
+                // Alone it is there at once, and a round trip of its own would be all that it costs.
+                if (isContended)
+                    await LockAsync(connection);
+                return await ReadStateAsync(connection, keys(), seenSize, isContended);
+            }));
         }
         catch (Exception e)
         {
@@ -108,12 +113,26 @@ public sealed partial class PostgresLedgerStore
         }
     }
 
-    private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,
-        IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
+    private static async Task LockAsync(NpgsqlConnection connection)
     {
         await using var statements = new NpgsqlBatch(connection);
+        AddLock(statements);
+        await statements.ExecuteNonQueryAsync();
+    }
+
+    private static void AddLock(NpgsqlBatch statements)
+    {
         statements.Add("BEGIN");
         statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE");
+    }
+
+    private static async Task<BatchState> ReadStateAsync(
+        NpgsqlConnection connection, BatchKeys keys, long seenSize, bool isLocked)
+    {
+        var (workflows, requestKeys) = keys;
+        await using var statements = new NpgsqlBatch(connection);
+        if (!isLocked)
+            AddLock(statements);
         statements.Add(
             """
             SELECT
@@ -156,7 +175,8 @@ public sealed partial class PostgresLedgerStore
         }
 
         await using var reader = await statements.ExecuteReaderAsync();
-        await reader.NextResultAsync();
+        if (!isLocked)
+            await reader.NextResultAsync();
         await reader.ReadAsync();
         var now = reader.GetInt64(0);
         IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(1)).Select(HashBytes.One)];
