@@ -12,7 +12,7 @@ public sealed partial class Ledger
     /// <summary>Short, since all callers wait: it is most of what a restart of the database costs them.</summary>
     private static readonly TimeSpan ConfirmDelayMax = TimeSpan.FromMilliseconds(250);
 
-    private async Task RecoverAsync(IReadOnlyList<Pending> commands, LedgerBatch? batch, Outcome[] outcomes,
+    private async Task RecoverAsync(List<Pending> commands, LedgerBatch? batch, Outcome[] outcomes,
         StoreException e, bool isSecondTry)
     {
         switch (e.Failure)
@@ -57,7 +57,7 @@ public sealed partial class Ledger
     /// Finds out whether a batch of unknown outcome was stored, and then answers as if nothing had been. Nobody hears of
     /// success before one more commit has covered it. What was not stored is simply written again, once.
     /// </summary>
-    private async Task MakeSureAsync(IReadOnlyList<Pending> commands, LedgerBatch batch, Outcome[] outcomes,
+    private async Task MakeSureAsync(List<Pending> commands, LedgerBatch batch, Outcome[] outcomes,
         bool isSecondTry)
     {
         var until = DateTime.UtcNow + ConfirmPatience;

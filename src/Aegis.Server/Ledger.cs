@@ -8,11 +8,11 @@ namespace Aegis.Server;
 /// <summary>
 /// The single writer. Commands wait in one queue; the writer takes all that wait as one batch, decides them in order under
 /// the lock of the log, and stores them in one transaction: one flush serves many callers. Each caller is answered after the
-/// commit, with its own result.
+/// commit, with its own result. The writer is no thread of its own: whoever submits while it rests wakes it.
 /// </summary>
 public sealed partial class Ledger(
     ILedgerStore store, LogTail tail, LogSigner signer, SignerMemory memory, ServerOptions options, Metrics metrics,
-    ILogger<Ledger> logger) : BackgroundService
+    ILogger<Ledger> logger) : IHostedService
 {
     private readonly Channel<Pending> _queue = Channel.CreateUnbounded<Pending>(
         new UnboundedChannelOptions { SingleReader = true });
@@ -20,14 +20,24 @@ public sealed partial class Ledger(
     // Of more callers enough wait already, and the others are on their way while a batch is written.
     private const int GatheredCallersMax = 16;
     private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(1);
+    private static readonly TimeSpan UntilRest = TimeSpan.FromMilliseconds(5);
 
     private long _queuedBytes;
     private int _queuedCommands;
+
+    // Whether the writer is at work; who changes it to 1 is the writer, and all below is the writer's alone.
+    private int _isAwake;
 
     // How many callers there seem to be: those of the last batch, and who came while it was written.
     private int _callers;
     private int _awaited = int.MaxValue;
     private TaskCompletionSource _gathered = new();
+
+    // Whether another server has written since this one's last batch.
+    private bool _othersWrite;
+
+    // What the only caller of the last batch is told.
+    private (Pending Caller, Outcome Outcome)? _answer;
 
     /// <summary>Called after a failure of the store, so that health follows at once.</summary>
     public event Action<StoreFailure>? StoreFailed;
@@ -54,7 +64,7 @@ public sealed partial class Ledger(
             throw new RefusalException(new Refusal(Reason.Overloaded,
                 "More commands wait than this server takes on; nothing was written. Try again."));
         }
-        var pending = new Pending(command, weight);
+        var pending = new Pending(command, weight, isAlone: Volatile.Read(ref _callers) <= 1);
         if (!_queue.Writer.TryWrite(pending))
         {
             Leave(weight);
@@ -63,43 +73,90 @@ public sealed partial class Ledger(
         if (commands >= Volatile.Read(ref _awaited))
             _gathered.TrySetResult();
         await using var registration = cancellationToken.Register(() => pending.TryCancel(cancellationToken));
+        Wake();
         return await pending.Completion.Task;
     }
 
     public static readonly Refusal ShuttingDown = new(Reason.ShuttingDown,
         "The server is shutting down; nothing was written. Try again, here or on another.");
 
+    public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
     /// <summary>Takes no more commands, and ends once those that wait are answered.</summary>
-    public override async Task StopAsync(CancellationToken cancellationToken)
+    public async Task StopAsync(CancellationToken cancellationToken)
     {
         _queue.Writer.TryComplete();
-        if (ExecuteTask is { } writer)
-            await Task.WhenAny(writer, Task.Delay(Timeout.Infinite, cancellationToken));
-        await base.StopAsync(cancellationToken);
+        while (Interlocked.Exchange(ref _isAwake, 1) == 1)
+        {
+            if (cancellationToken.IsCancellationRequested)
+                return;
+            await Task.Delay(UntilRest, CancellationToken.None);
+        }
+        // Who came just before the end may not have woken the writer yet.
+        await WriteAllAsync();
     }
 
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    /// <summary>
+    /// A lone caller becomes the writer: another thread would have to be woken, which takes longer than the work that it takes over.
+    /// Of several callers the others are still being read from the same socket: none of them is kept from it.
+    /// </summary>
+    private void Wake()
     {
-        // Off the thread that starts the host; from here on the loop ends by the end of the queue.
-        await Task.Yield();
-        while (await _queue.Reader.WaitToReadAsync(CancellationToken.None))
+        if (Interlocked.Exchange(ref _isAwake, 1) == 1)
+            return;
+        if (Volatile.Read(ref _callers) > 1 || ExecutionContext.IsFlowSuppressed())
         {
-            await GatherAsync();
-            var batch = TakeBatch();
-            if (batch.Count == 0)
-                continue;
+            ThreadPool.UnsafeQueueUserWorkItem(static ledger => _ = ledger.WriteAllAsync(), this, preferLocal: false);
+            return;
+        }
+        // What is written later is not this caller's.
+        using (ExecutionContext.SuppressFlow())
+            _ = WriteAllAsync();
+    }
+
+    /// <summary>Writes until nobody waits, and rests.</summary>
+    private async Task WriteAllAsync()
+    {
+        for (var isFirst = true; ; isFirst = false)
+        {
+            if (_queue.Reader.TryPeek(out _))
+                await GatherAsync();
+            var batch = new List<Pending>();
             try
             {
-                await WriteAsync(batch);
+                Take(batch);
+                if (batch.Count > 0)
+                    await WriteAsync(batch, mayGrow: true);
             }
             catch (Exception e)
             {
-                // Nothing may end this loop: whoever waits would wait for ever.
+                // Nothing may end this: whoever waits would wait for ever.
                 logger.LogError(e, "A batch of {Commands} commands failed", batch.Count);
                 FailAll(batch, e);
             }
-            _callers = batch.Count + QueueLength;
+            if (batch.Count > 0)
+                Volatile.Write(ref _callers, batch.Count + QueueLength);
+            var answer = _answer;
+            _answer = null;
+            var rests = Rests();
+            // At last: the caller goes on on this thread.
+            answer?.Caller.Completion.TrySetResult(answer.Value.Outcome);
+            if (rests)
+                return;
+            // A store that never waits would keep the caller who woke the writer at the others' work.
+            if (isFirst)
+                await Task.Yield();
         }
+    }
+
+    /// <summary>Leaves the writer's place, unless somebody waits whom nobody else will serve.</summary>
+    private bool Rests()
+    {
+        if (_queue.Reader.TryPeek(out _))
+            return false;
+        Interlocked.Exchange(ref _isAwake, 0);
+        // Who came meanwhile may have found the writer still awake.
+        return !_queue.Reader.TryPeek(out _) || Interlocked.Exchange(ref _isAwake, 1) == 1;
     }
 
     /// <summary>
@@ -119,11 +176,10 @@ public sealed partial class Ledger(
         Volatile.Write(ref _awaited, int.MaxValue);
     }
 
-    /// <summary>All that wait, up to the limits of a batch; who has gone away is dropped here.</summary>
-    private List<Pending> TakeBatch()
+    /// <summary>Adds all that wait to a batch, up to its limits; who has gone away is dropped here.</summary>
+    private void Take(List<Pending> batch)
     {
-        var batch = new List<Pending>();
-        var bytes = 0L;
+        var bytes = batch.Sum(p => (long)p.Weight);
         while (batch.Count < Limits.BatchCommandsMax && _queue.Reader.TryPeek(out var next))
         {
             if (batch.Count > 0 && bytes + next.Weight > Limits.BatchBytesMax)
@@ -136,7 +192,6 @@ public sealed partial class Ledger(
             batch.Add(next);
             bytes += next.Weight;
         }
-        return batch;
     }
 
     private void Leave(int weight)
@@ -145,7 +200,7 @@ public sealed partial class Ledger(
         Interlocked.Decrement(ref _queuedCommands);
     }
 
-    private async Task WriteAsync(IReadOnlyList<Pending> commands, bool isSecondTry = false)
+    private async Task WriteAsync(List<Pending> commands, bool isSecondTry = false, bool mayGrow = false)
     {
         var begun = Stopwatch.GetTimestamp();
         LedgerTransaction? transaction = null;
@@ -153,7 +208,8 @@ public sealed partial class Ledger(
         Outcome[] outcomes = [];
         try
         {
-            transaction = await BeginAsync(commands);
+            transaction = await BeginAsync(commands, mayGrow);
+            _othersWrite = transaction.State.HashesSince.Count > 0;
             var rolledBack = await memory.CheckAsync(transaction.State, CancellationToken.None);
             if (rolledBack is null)
                 tail.Advance(transaction.State.LogSize);
@@ -188,17 +244,28 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
-    private async Task<LedgerTransaction> BeginAsync(IReadOnlyList<Pending> commands)
+    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow)
     {
-        var workflows = commands.SelectMany(c => c.Command.Workflows).ToHashSet();
-        var requests = commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet();
+        // While another server has the log all callers of this one come together, and each turn serves them all.
+        var isContended = _othersWrite && _callers > 1;
         try
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await TryAsync();
         }
         catch (StoreException e) when (e.Failure == StoreFailure.Unavailable)
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await TryAsync();
+        }
+
+        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, isContended, memory.Size, CancellationToken.None);
+
+        BatchKeys Keys()
+        {
+            if (mayGrow && isContended)
+                Take(commands);
+            return new BatchKeys(
+                commands.SelectMany(c => c.Command.Workflows).ToHashSet(),
+                commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet());
         }
     }
 
@@ -206,7 +273,7 @@ public sealed partial class Ledger(
     /// On a log that was rolled back only an operator's acceptance of the loss is let through, and only onto a head that the
     /// log's key has signed; on any other log there is nothing to accept.
     /// </summary>
-    private IReadOnlyList<Pending> Admit(IReadOnlyList<Pending> commands, Refusal? rolledBack, BatchState state)
+    private List<Pending> Admit(List<Pending> commands, Refusal? rolledBack, BatchState state)
     {
         var admitted = new List<Pending>(commands.Count);
         foreach (var pending in commands)
@@ -233,6 +300,11 @@ public sealed partial class Ledger(
         }
         var covering = batch.Head ?? memory.Newest;
         var tree = batch.Head is not null && commands.Any(c => c.Command is WriteCommand { IncludeProof: true }) ? batch.Tree() : null;
+        if (commands.Count == 1 && commands[0].IsAlone && _answer is null)
+        {
+            _answer = (commands[0], WithProof(outcomes[0], covering, tree));
+            return;
+        }
         for (var i = 0; i < commands.Count; i++)
             commands[i].Completion.TrySetResult(WithProof(outcomes[i], covering, tree));
     }
@@ -255,7 +327,7 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A command on its way, with the caller that waits for it.</summary>
-    private sealed class Pending(Command command, int weight)
+    private sealed class Pending(Command command, int weight, bool isAlone)
     {
         private const int Waiting = 0, Taken = 1, Cancelled = 2;
 
@@ -267,7 +339,11 @@ public sealed partial class Ledger(
 
         public long Arrived { get; } = Stopwatch.GetTimestamp();
 
-        public TaskCompletionSource<Outcome> Completion { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        /// <summary>Whether the caller seems to be the only one, who may go on on the writer's thread.</summary>
+        public bool IsAlone { get; } = isAlone;
+
+        public TaskCompletionSource<Outcome> Completion { get; } =
+            new(isAlone ? TaskCreationOptions.None : TaskCreationOptions.RunContinuationsAsynchronously);
 
         /// <summary>From here on the command's outcome stands.</summary>
         public bool TryTake() => Interlocked.CompareExchange(ref _state, Taken, Waiting) == Waiting;

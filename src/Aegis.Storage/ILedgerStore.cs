@@ -37,14 +37,18 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// Locks the log, then reads its head, the clock, and what the batch touches. Waits for other writers; fails with
     /// <see cref="StoreFailure.Unavailable"/> when the lock is not to be had in time.
     /// </summary>
-    /// <param name="workflows">The workflows whose heads are wanted.</param>
-    /// <param name="requestKeys">The requests whose records are wanted.</param>
+    /// <param name="keys">
+    /// Tells what the batch touches. It is asked once the lock is there, or before where that saves a round trip; only once.
+    /// </param>
+    /// <param name="isContended">
+    /// Whether other servers write too: then the lock is waited for before <paramref name="keys"/> is asked, so that the batch can grow
+    /// meanwhile.
+    /// </param>
     /// <param name="seenSize">
     /// How far the writer has seen the log: of what came after it the hashes are wanted, up to <see cref="HashesMax"/>.
     /// </param>
     /// <param name="cancellationToken">Gives up waiting for the lock.</param>
-    Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken);
+    Task<LedgerTransaction> BeginAsync(Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken);
 
     /// <summary>
     /// Makes sure of a commit whose outcome is unknown: on a new connection locks the log, so that the commit is over,
@@ -335,3 +339,17 @@ public sealed class StoreException(StoreFailure failure, string message, Excepti
 
 /// <summary>The name of an open workflow, and where its first record is in the log.</summary>
 public readonly record struct PendingWorkflow(WorkflowKey Key, long CreatedLogIndex);
+
+/// <summary>What a batch touches.</summary>
+/// <param name="Workflows">The workflows whose heads are wanted.</param>
+/// <param name="RequestKeys">The requests whose records are wanted.</param>
+public sealed record BatchKeys(IReadOnlyCollection<WorkflowKey> Workflows, IReadOnlyCollection<Bytes16> RequestKeys);
+
+/// <summary>Shorter ways to use a store.</summary>
+public static class LedgerStoreExtensions
+{
+    /// <summary>Begins where it is known from the start what is touched.</summary>
+    public static Task<LedgerTransaction> BeginAsync(this ILedgerStore store, IReadOnlyCollection<WorkflowKey> workflows,
+        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken) =>
+        store.BeginAsync(() => new BatchKeys(workflows, requestKeys), isContended: false, seenSize, cancellationToken);
+}

@@ -1,6 +1,7 @@
 using Aegis.Core;
 using Dapper;
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Aegis.Storage;
 
@@ -260,9 +261,9 @@ public sealed partial class PostgresLedgerStore
 
     private static void AddPlaces(NpgsqlCommand command, IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places)
     {
-        command.Parameters.Add(places.Texts(p => p.Key.Namespace));
-        command.Parameters.Add(places.Texts(p => p.Key.WorkflowId));
-        command.Parameters.Add(places.Bigints(p => p.Sequence));
+        command.Parameters.Add(places.Array(NpgsqlDbType.Text, p => p.Key.Namespace));
+        command.Parameters.Add(places.Array(NpgsqlDbType.Text, p => p.Key.WorkflowId));
+        command.Parameters.Add(places.Array(NpgsqlDbType.Bigint, p => p.Sequence));
     }
 
     private static async Task<IReadOnlyList<StoredRecord>> RecordsAsync(NpgsqlCommand command, CancellationToken cancellationToken)

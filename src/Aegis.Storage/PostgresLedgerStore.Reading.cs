@@ -1,6 +1,7 @@
 using Aegis.Core;
 using Dapper;
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Aegis.Storage;
 
@@ -111,8 +112,8 @@ public sealed partial class PostgresLedgerStore
                 LIMIT 1) AS s ON true
             WHERE w.workflow_id = key.workflow_id
             """, connection);
-        command.Parameters.Add(keys.Texts(k => k.Namespace));
-        command.Parameters.Add(keys.Texts(k => k.WorkflowId));
+        command.Parameters.Add(keys.Array(NpgsqlDbType.Text, k => k.Namespace));
+        command.Parameters.Add(keys.Array(NpgsqlDbType.Text, k => k.WorkflowId));
         command.Parameters.Add(new NpgsqlParameter<int> { TypedValue = recordsMax });
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = snapshotBytesMax });
         var found = new Dictionary<WorkflowKey, (Workflow Workflow, List<StoredRecord> Records, byte[]? Snapshot)>();

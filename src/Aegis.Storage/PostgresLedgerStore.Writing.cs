@@ -1,25 +1,31 @@
 using Aegis.Core;
 using Dapper;
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Aegis.Storage;
 
 // Writing: the lock and all reads in one round trip, all writes and the commit in the other. Npgsql sends the statements
-// of one text together and reads their results together.
+// of one batch together and reads their results together.
 public sealed partial class PostgresLedgerStore
 {
     /// <summary>How long a commit may stand still before its connection is given up and the outcome is unknown.</summary>
     private static readonly TimeSpan CommitPatience = TimeSpan.FromSeconds(10);
 
-    public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
+    public async Task<LedgerTransaction> BeginAsync(
+        Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken)
     {
         NpgsqlConnection? connection = null;
         try
         {
             connection = await _writer.OpenConnectionAsync(cancellationToken);
-            return new Transaction(connection,
-                await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys, seenSize)));
+            return new Transaction(connection, await UnlessBrokenAsync(connection, async () =>
+            {
+                // Alone it is there at once, and a round trip of its own would be all that it costs.
+                if (isContended)
+                    await LockAsync(connection);
+                return await ReadStateAsync(connection, keys(), seenSize, isContended);
+            }));
         }
         catch (Exception e)
         {
@@ -107,66 +113,81 @@ public sealed partial class PostgresLedgerStore
         }
     }
 
-    private static async Task<BatchState> ReadStateAsync(NpgsqlConnection connection,
-        IReadOnlyCollection<WorkflowKey> workflows, IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
+    private static async Task LockAsync(NpgsqlConnection connection)
     {
         await using var statements = new NpgsqlBatch(connection);
+        AddLock(statements);
+        await statements.ExecuteNonQueryAsync();
+    }
+
+    private static void AddLock(NpgsqlBatch statements)
+    {
         statements.Add("BEGIN");
         statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE");
+    }
+
+    private static async Task<BatchState> ReadStateAsync(
+        NpgsqlConnection connection, BatchKeys keys, long seenSize, bool isLocked)
+    {
+        var (workflows, requestKeys) = keys;
+        await using var statements = new NpgsqlBatch(connection);
+        if (!isLocked)
+            AddLock(statements);
         statements.Add(
             """
-            SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, head.*
+            SELECT
+                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
+                ARRAY(SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2) AS hashes,
+                head.*
             FROM (SELECT) AS one
             LEFT JOIN (
                 SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1) AS head ON true
-            """);
-        statements.Add("SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2",
+            """,
             new NpgsqlParameter<long> { TypedValue = seenSize }, new NpgsqlParameter<int> { TypedValue = ILedgerStore.HashesMax });
         // The first from the id on: asked for the id itself on a table that is empty, PostgreSQL may settle for ever on an index that
         // has the namespace alone.
-        statements.Add(
+        statements.AddRows(
             """
             SELECT
                 found.namespace, found.workflow_id, found.workflow_type, found.state, found.status, found.sequence, found.head_hash,
                 found.checkpoint_sequence, found.metadata, found.forked_from_workflow_id, found.forked_from_sequence,
                 found.forked_from_hash, found.created_log_index, found.created_at, found.updated_at, found.importing,
-                found.lease_owner, found.lease_epoch, found.lease_expires_at, found.quarantined
+                found.lease_owner, found.lease_epoch, found.lease_expires_at,
+                key.namespace <> 'aegis.system' AND violated.is_recorded IS NOT NULL AS quarantined,
+                key.namespace, key.workflow_id, violated.is_recorded
             FROM unnest($1, $2) AS key (namespace, workflow_id)
-            CROSS JOIN LATERAL (
+            LEFT JOIN LATERAL (
                 SELECT *
                 FROM workflow_and_lease AS w
                 WHERE w.namespace = key.namespace AND w.workflow_id >= key.workflow_id
                 ORDER BY w.workflow_id
-                LIMIT 1) AS found
-            WHERE found.workflow_id = key.workflow_id
+                LIMIT 1) AS found ON found.workflow_id = key.workflow_id
+            CROSS JOIN LATERAL (
+                SELECT bool_or(recorded_at <> 0) AS is_recorded
+                FROM violation
+                WHERE released_at = 0 AND violation.namespace = key.namespace AND violation.workflow_id = key.workflow_id) AS violated
             """,
-            workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
-        statements.Add(
-            """
-            SELECT key.namespace, key.workflow_id, bool_or(violation.recorded_at <> 0)
-            FROM unnest($1, $2) AS key (namespace, workflow_id)
-            JOIN violation
-              ON violation.released_at = 0
-             AND violation.namespace = key.namespace
-             AND violation.workflow_id = key.workflow_id
-            GROUP BY key.namespace, key.workflow_id
-            """,
-            workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
+            workflows.Count == 1, workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
         if (requestKeys.Count > 0)
         {
             statements.Add("SELECT * FROM record WHERE request_key = ANY ($1)",
-                requestKeys.Byteas(k => k.ToArray()));
+                requestKeys.Array(NpgsqlDbType.Bytea, k => k.ToArray()));
         }
 
         await using var reader = await statements.ExecuteReaderAsync();
-        await reader.NextResultAsync();
+        if (!isLocked)
+            await reader.NextResultAsync();
         await reader.ReadAsync();
         var now = reader.GetInt64(0);
-        var head = await reader.IsDBNullAsync(1) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
+        IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(1)).Select(HashBytes.One)];
+        var head = await reader.IsDBNullAsync(2) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
         await reader.NextResultAsync();
-        var hashes = await reader.RowsAsync(r => HashBytes.One(r.GetFieldValue<byte[]>(0)));
-        var found = await reader.RowsAsync(WorkflowRow.Read);
-        var quarantines = await reader.RowsAsync(r => new Quarantine(new WorkflowKey(r.GetString(0), r.GetString(1)), r.GetBoolean(2)));
+        var found = await reader.RowsAsync(r => (
+            Workflow: r.IsDBNull(0) ? null : WorkflowRow.Read(r),
+            Quarantine: r.IsDBNull(WorkflowRow.Columns + 2)
+                ? null
+                : new Quarantine(new WorkflowKey(r.GetString(WorkflowRow.Columns), r.GetString(WorkflowRow.Columns + 1)),
+                    r.GetBoolean(WorkflowRow.Columns + 2))));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         return new BatchState
         {
@@ -177,8 +198,8 @@ public sealed partial class PostgresLedgerStore
             HashesSince = hashes,
             LastRecordedAt = head?.LastRecordedAt ?? 0,
             Now = now,
-            Workflows = found,
-            Quarantines = quarantines,
+            Workflows = [.. found.Select(f => f.Workflow).OfType<Workflow>()],
+            Quarantines = [.. found.Select(f => f.Quarantine).OfType<Quarantine>()],
             KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };
     }

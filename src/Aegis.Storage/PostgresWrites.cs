@@ -146,7 +146,7 @@ internal static class PostgresWrites
 
     private static void AddRecords(NpgsqlBatch statements, IReadOnlyList<StoredRecord> records)
     {
-        statements.Add(
+        statements.AddRows(
             """
             INSERT INTO record (
                 log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status,
@@ -166,6 +166,7 @@ internal static class PostgresWrites
                 content_salt, reason, metadata, snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256,
                 hash, encoded)
             """,
+            records.Count == 1,
             records.Bigints(s => s.LogIndex),
             records.Texts(s => s.Record.LogId),
             records.Texts(s => s.Record.Namespace),
@@ -199,13 +200,17 @@ internal static class PostgresWrites
 
     private static void AddSnapshots(NpgsqlBatch statements, IReadOnlyCollection<Snapshot> snapshots)
     {
-        statements.Add(
+        statements.AddRows(
             """
             INSERT INTO snapshot (namespace, workflow_id, sha256, content)
             SELECT namespace, workflow_id, sha256, content
             FROM unnest($1, $2, $3, $4) AS s (namespace, workflow_id, sha256, content)
-            ON CONFLICT (namespace, workflow_id, sha256) DO NOTHING
+            WHERE NOT EXISTS (
+                SELECT 1
+                FROM snapshot AS kept
+                WHERE kept.namespace = s.namespace AND kept.workflow_id = s.workflow_id AND kept.sha256 = s.sha256)
             """,
+            snapshots.Count == 1,
             snapshots.Texts(s => s.Key.Namespace),
             snapshots.Texts(s => s.Key.WorkflowId),
             snapshots.Byteas(s => s.Sha256.ToArray()),
@@ -214,7 +219,7 @@ internal static class PostgresWrites
 
     private static void AddWorkflows(NpgsqlBatch statements, IReadOnlyList<Workflow> workflows)
     {
-        statements.Add(
+        statements.AddRows(
             """
             INSERT INTO workflow (
                 namespace, workflow_id, workflow_type, state, status, sequence, head_hash, checkpoint_sequence, metadata,
@@ -238,6 +243,7 @@ internal static class PostgresWrites
                 updated_at = excluded.updated_at,
                 importing = excluded.importing
             """,
+            workflows.Count == 1,
             workflows.Texts(w => w.Key.Namespace),
             workflows.Texts(w => w.Key.WorkflowId),
             workflows.Texts(w => w.WorkflowType),
@@ -258,7 +264,7 @@ internal static class PostgresWrites
 
     private static void AddLeases(NpgsqlBatch statements, IReadOnlyList<(WorkflowKey Key, Lease Lease)> leases)
     {
-        statements.Add(
+        statements.AddRows(
             """
             INSERT INTO lease (namespace, workflow_id, owner, epoch, expires_at)
             SELECT namespace, workflow_id, owner, epoch, expires_at
@@ -268,6 +274,7 @@ internal static class PostgresWrites
                 epoch = excluded.epoch,
                 expires_at = excluded.expires_at
             """,
+            leases.Count == 1,
             leases.Texts(l => l.Key.Namespace),
             leases.Texts(l => l.Key.WorkflowId),
             leases.Texts(l => l.Lease.Owner),
@@ -279,7 +286,7 @@ internal static class PostgresWrites
     {
         if (tiles.Count > 0)
         {
-            statements.Add(StoreTiles, tiles.Smallints(t => (short)t.Level), tiles.Bigints(t => t.Index),
+            statements.AddRows(StoreTiles, tiles.Count == 1, tiles.Smallints(t => (short)t.Level), tiles.Bigints(t => t.Index),
                 tiles.Byteas(t => t.Root.ToArray()));
         }
     }

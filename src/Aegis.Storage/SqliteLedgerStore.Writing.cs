@@ -7,15 +7,15 @@ namespace Aegis.Storage;
 // Writing: BEGIN IMMEDIATE is the lock of the log.
 public sealed partial class SqliteLedgerStore
 {
-    public async Task<LedgerTransaction> BeginAsync(IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken)
+    public async Task<LedgerTransaction> BeginAsync(
+        Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
         try
         {
             _writer ??= new SqliteWriter(OpenForWriting());
             _writer.Execute("BEGIN IMMEDIATE");
-            return new Transaction(this, _writer, ReadState(_writer, workflows, requestKeys, seenSize));
+            return new Transaction(this, _writer, ReadState(_writer, keys(), seenSize));
         }
         catch (Exception e)
         {
@@ -55,13 +55,12 @@ public sealed partial class SqliteLedgerStore
         }
     }
 
-    private BatchState ReadState(SqliteWriter writer, IReadOnlyCollection<WorkflowKey> workflows,
-        IReadOnlyCollection<Bytes16> requestKeys, long seenSize)
+    private BatchState ReadState(SqliteWriter writer, BatchKeys keys, long seenSize)
     {
         var head = ReadHead(writer.Connection);
         var heads = new List<Workflow>();
         var quarantines = new List<Quarantine>();
-        foreach (var key in workflows)
+        foreach (var key in keys.Workflows)
         {
             var isRecorded = writer.Scalar(
                 """
@@ -77,7 +76,7 @@ public sealed partial class SqliteLedgerStore
                 heads.Add(row.ToWorkflow());
         }
         var known = new List<StoredRecord>();
-        foreach (var requestKey in requestKeys)
+        foreach (var requestKey in keys.RequestKeys)
         {
             if (writer.First<RecordRow>("SELECT * FROM record WHERE request_key = $1", requestKey.ToArray()) is { } row)
                 known.Add(row.ToStoredRecord());

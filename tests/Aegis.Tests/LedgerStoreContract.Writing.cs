@@ -148,6 +148,35 @@ public abstract partial class LedgerStoreContract
     }
 
     [Test]
+    public async Task A_writer_among_others_is_asked_what_its_batch_touches_once_it_has_the_log()
+    {
+        var other = OpenAnother();
+        var first = await BeginAsync(Store, Ask.Start("w"));
+        var isAsked = false;
+        var second = Task.Run(() => other.BeginAsync(() =>
+        {
+            Volatile.Write(ref isAsked, true);
+            return new BatchKeys([Ask.Key("w")], []);
+        }, isContended: true, 0, default));
+        await Task.Delay(300);
+        var wasAsked = Volatile.Read(ref isAsked);
+        var batch = new LedgerBatch(first.State);
+        batch.Decide(Ask.Start("w"));
+        await first.CommitAsync(batch.Sealed());
+        await first.DisposeAsync();
+
+        await using var next = await second;
+
+        Assert.That(wasAsked, Is.False);
+        Assert.That(next.State.Workflows, Has.Count.EqualTo(1));
+        Assert.That(next.State.HashesSince, Has.Count.EqualTo(2));
+        var written = new LedgerBatch(next.State);
+        written.Decide(Ask.Move("w", "NEW", "PAID"));
+        await next.CommitAsync(written.Sealed());
+        Assert.That(await VerifyAsync("w"), Is.Empty);
+    }
+
+    [Test]
     public async Task Reads_go_on_while_a_transaction_is_open_and_do_not_see_it()
     {
         await WriteAsync(Ask.Start("w"));

@@ -42,6 +42,18 @@ public sealed class PostgresLedgerStoreTests : LedgerStoreContract
         ? "UPDATE record SET metadata = @json::jsonb WHERE workflow_id = 'w' AND sequence = 1"
         : "UPDATE workflow SET metadata = @json::jsonb WHERE workflow_id = 'w'";
 
+    [Test]
+    public async Task What_a_tile_keeps_of_its_records_is_compressed()
+    {
+        await WriteAsync(Store, [.. Enumerable.Range(0, 255).Select(i => Ask.Start($"w{i}"))]);
+
+        await using var connection = await ConnectAsync();
+        var (plain, stored) = await connection.QuerySingleAsync<(long, long)>(
+            "SELECT octet_length(entries), pg_column_size(entries) FROM log_tile WHERE level = 0");
+
+        Assert.That(stored, Is.LessThan(plain * 2 / 3));
+    }
+
     protected override async Task DropConstraintsAsync()
     {
         await using var connection = await ConnectAsync();

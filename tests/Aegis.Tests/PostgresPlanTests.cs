@@ -134,7 +134,12 @@ public sealed class PostgresPlanTests
             await store.ReadResumableAsync([key], 10, 1000, default);
             await store.ReadChainAsync(key, 1, descending: false, 10, default);
             await store.ReadSnapshotAsync(key, Hash.Of([1]), default);
-            await using var transaction = await store.BeginAsync([key], [RecordFormat.RequestKey(key, "r")], long.MaxValue, default);
+            // One is looked up by another statement than several.
+            foreach (var keys in new WorkflowKey[][] { [key], [key, Ask.Key($"{id}-absent")] })
+            {
+                await using var transaction = await store.BeginAsync(
+                    keys, [.. keys.Select(k => RecordFormat.RequestKey(k, "r"))], long.MaxValue, default);
+            }
         }
     }
 
