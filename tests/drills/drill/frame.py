@@ -152,6 +152,7 @@ def _run(name: str, run: Callable[[Drill], None], is_quick: bool, directory: Pat
     except (Exception, KeyboardInterrupt, SystemExit) as e:
         report.failure = str(e) if isinstance(e, DrillError) else "".join(traceback.format_exception(e))
         if drill:
+            drill.processes.end_all()
             print(f"\n{drill.processes.tails()}", file=sys.stderr, flush=True)
     finally:
         if drill:

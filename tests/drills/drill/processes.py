@@ -174,11 +174,13 @@ class Processes:
 
     def end_all(self) -> None:
         """Ends all of them, the last started first, and all that they have left behind."""
-        for process in reversed(self._started):
-            if not process.has_ended:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
+        # All at once and at first, and only then waited for: whoever ends the drill may lose patience with it.
+        running = [process for process in reversed(self._started) if not process.has_ended]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in running:
+            process.kill()
         end = time.monotonic() + _PATIENCE
         while (left := children(os.getpid())) and time.monotonic() < end:
             for pid in left:
