@@ -77,7 +77,7 @@ public static class AegisHost
         }
         catch (StoreException e) when (e.Failure != StoreFailure.Unusable)
         {
-            app.Logger.LogWarning("The database cannot be reached yet: {Reason}",
+            app.Logger.LogWarning("The database is not ready yet: {Reason}",
                 e.InnerException?.Message ?? e.Message);
         }
     }

@@ -30,7 +30,10 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// <summary>Where the data is, for people, without secrets.</summary>
     string Location { get; }
 
-    /// <summary>Brings the schema up to this version. Servers that start at once take turns.</summary>
+    /// <summary>
+    /// Brings the schema up to this version. Servers that start at once take turns; those that run already are not held up. Fails
+    /// with <see cref="StoreFailure.Unavailable"/> while somebody keeps a table: call again, as often as it takes.
+    /// </summary>
     Task MigrateAsync(CancellationToken cancellationToken);
 
     /// <summary>

@@ -1,4 +1,5 @@
 using System.Data.Common;
+using System.Diagnostics;
 using Aegis.Core;
 using Dapper;
 using Npgsql;
@@ -13,6 +14,11 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 {
     private const long MigrationLock = 0x6165676973; // "aegis"
     private const int ConnectSeconds = 5;
+
+    // Whoever comes after a migration that waits for a table waits behind it. So it waits less than any caller's patience, and
+    // lets all of them go on before it asks again.
+    private const string MigrationLockTimeout = "500ms";
+    private static readonly TimeSpan MigrationPause = TimeSpan.FromSeconds(3);
 
     // The ledger's, and those that a commit of unknown outcome keeps or is made sure of on.
     private const int WritersAtOnce = 4;
@@ -29,6 +35,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private readonly NpgsqlDataSource _reader;
     private readonly NpgsqlDataSource _lookup;
     private readonly NpgsqlDataSource _log;
+    private long? _migrationGaveWay;
 
     static PostgresLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
@@ -81,6 +88,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async Task MigrateAsync(CancellationToken cancellationToken)
     {
+        if (_migrationGaveWay is { } since && MigrationPause - Stopwatch.GetElapsedTime(since) is { Ticks: > 0 } rest)
+            await Task.Delay(rest, cancellationToken);
         try
         {
             // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
@@ -95,6 +104,13 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             {
                 await connection.ExecuteAsync("SELECT pg_advisory_unlock(@MigrationLock)", new { MigrationLock });
             }
+        }
+        catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.LockNotAvailable)
+        {
+            // It was rolled back as a whole.
+            _migrationGaveWay = Stopwatch.GetTimestamp();
+            throw new StoreException(StoreFailure.Unavailable, "A migration has to wait for a long transaction, such as a dump, "
+                + "to end (pg_stat_activity tells whose). Callers go before: it is tried again every few seconds.");
         }
         catch (Exception e) when (e is NpgsqlException or TimeoutException)
         {
@@ -195,9 +211,16 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('jit', 'off', false)
         """;
 
-    /// <summary>DbUp opens its own connections: none of them may linger in a pool.</summary>
-    private string MigrationConnectionString() =>
-        new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false }.ToString();
+    /// <summary>
+    /// DbUp opens its own connections: none of them may linger in a pool. What a migration does once it has its locks may take
+    /// long, an index say.
+    /// </summary>
+    private string MigrationConnectionString()
+    {
+        var settings = new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false, CommandTimeout = 0 };
+        settings.Options = $"{settings.Options} -c lock_timeout={MigrationLockTimeout}".TrimStart();
+        return settings.ToString();
+    }
 
     private Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
         ReadAsync(_reader, read, cancellationToken);

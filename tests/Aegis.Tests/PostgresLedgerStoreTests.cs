@@ -1,4 +1,7 @@
+using System.Collections.Concurrent;
 using System.Data.Common;
+using System.Diagnostics;
+using Aegis.Core;
 using Aegis.Storage;
 using Dapper;
 using Npgsql;
@@ -36,6 +39,87 @@ public sealed class PostgresLedgerStoreTests : LedgerStoreContract
         var connection = new NpgsqlConnection(Database);
         await connection.OpenAsync();
         return connection;
+    }
+
+    [Test]
+    public async Task A_migration_that_waits_for_a_long_transaction_holds_nobody_up_behind_it()
+    {
+        var database = await CreateDatabaseAsync();
+        try
+        {
+            await MigrateToFirstVersionAsync(database);
+            await using var store = PostgresLedgerStore.Open(database);
+            await using var reader = new NpgsqlConnection(database);
+            await reader.OpenAsync();
+            await using var reading = await reader.BeginTransactionAsync();
+            // As a dump does: what changes the table has to wait for the end of this.
+            await reader.ExecuteAsync("SELECT count(*) FROM log_head", transaction: reading);
+
+            var failures = new ConcurrentQueue<StoreException>();
+            var migrated = Task.Run(() => MigrateAsync(store, failures));
+            var longest = TimeSpan.Zero;
+            await using (var caller = new NpgsqlConnection(database))
+            {
+                await caller.OpenAsync();
+                for (var since = Stopwatch.StartNew(); failures.Count < 2 && since.Elapsed < TimeSpan.FromSeconds(30);)
+                {
+                    var watch = Stopwatch.StartNew();
+                    await caller.ExecuteAsync("BEGIN; LOCK TABLE log_head IN ROW EXCLUSIVE MODE; COMMIT", commandTimeout: 10);
+                    longest = watch.Elapsed > longest ? watch.Elapsed : longest;
+                    await Task.Delay(20);
+                }
+            }
+            var isWaiting = !migrated.IsCompleted;
+            await reading.CommitAsync();
+            await migrated.WaitAsync(TimeSpan.FromSeconds(60));
+
+            Assert.That(isWaiting, Is.True);
+            Assert.That(longest, Is.LessThan(TimeSpan.FromSeconds(3)));
+            Assert.That(failures.Select(e => e.Failure).ToList(), Has.Count.GreaterThanOrEqualTo(2).And.All.EqualTo(StoreFailure.Unavailable));
+            Assert.That(failures.First().Message, Does.Contain("transaction"));
+            await WriteAsync(store, new OpenLogCommand(Ask.LogId, Ask.Parts()));
+        }
+        finally
+        {
+            await DropDatabaseAsync(database);
+        }
+    }
+
+    /// <summary>As a server does: again and again, while the store says that it is unavailable.</summary>
+    private static async Task MigrateAsync(PostgresLedgerStore store, ConcurrentQueue<StoreException> failures)
+    {
+        while (true)
+        {
+            try
+            {
+                await store.MigrateAsync(default);
+                return;
+            }
+            catch (StoreException e)
+            {
+                failures.Enqueue(e);
+            }
+        }
+    }
+
+    private static async Task MigrateToFirstVersionAsync(string database)
+    {
+        const string first = "Aegis.Storage.Migrations.PostgreSql.0001_ledger.sql";
+        await using var script = typeof(PostgresLedgerStore).Assembly.GetManifestResourceStream(first)!;
+        using var text = new StreamReader(script);
+        await using var connection = new NpgsqlConnection(database);
+        await connection.OpenAsync();
+        await connection.ExecuteAsync(await text.ReadToEndAsync());
+        await connection.ExecuteAsync(
+            """
+            CREATE TABLE schemaversions (
+                schemaversionsid serial PRIMARY KEY,
+                scriptname varchar(255) NOT NULL,
+                applied timestamp NOT NULL
+            );
+            INSERT INTO schemaversions (scriptname, applied) VALUES (@first, CURRENT_TIMESTAMP)
+            """,
+            new { first });
     }
 
     protected override string SetMetadata(string table) => table == "record"

@@ -126,24 +126,18 @@ class Server:
         return ["dotnet", self.programs.server, "--urls", self.url]
 
     def start_script(self, directory: Path) -> Path:
-        """A script that starts it in the background, as `systemctl start` does: for a page's commands.
+        """A command that starts it in the background, for the page. After the page :meth:`adopt` it."""
+        environment = clean_environment(**self.environment)
+        file = directory / f"start-{self.name}"
+        return self._processes.script(self.name, self.command(), file, environment=environment, directory=self.data)
 
-        After such a page :meth:`adopt` the process.
-        """
-        script = directory / f"start-{self.name}"
-        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.environment.items())
-        script.write_text(
-            f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(self.data))}\n"
-            f'unset "${{!AEGIS_@}}" "${{!PG@}}"\n{exports}\n'
-            f"setsid {shlex.join(self.command())} </dev/null >>{shlex.quote(str(self._processes.log_of(self.name)))} 2>&1 &\n"
-            f"echo $! >{shlex.quote(str(self._pid_file))}\n"
-        )
-        script.chmod(0o755)
-        return script
+    def stop_script(self, directory: Path) -> Path:
+        """A command that stops it in order and returns when it has ended, for the page."""
+        return self._processes.stop_script(self.process, directory / f"stop-{self.name}")
 
     def adopt(self) -> None:
-        """Takes over the process that the script of :meth:`start_script` has started."""
-        self._process = self._processes.adopt(self.name, self._pid_file)
+        """Takes over the process that the command of :meth:`start_script` has started."""
+        self._process = self._processes.adopt(self.name)
 
     def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is closed. Done when it is gone."""
@@ -176,10 +170,6 @@ class Server:
             ["dotnet", self.programs.command, "key", "show", "--file", self.signing_key],
             environment=clean_environment(),
         ).strip()
-
-    @property
-    def _pid_file(self) -> Path:
-        return self.data / "pid"
 
 
 def is_serving(target: str, service: str, timeout: float = 2.0) -> bool:

@@ -49,11 +49,6 @@ class Drill:
             command_script(self._programs, self.commands)
         return self._programs
 
-    def use(self, programs: Programs) -> None:
-        """Takes these for the server and the command from now on, such as published ones."""
-        self._programs = programs
-        command_script(programs, self.commands)
-
     def say(self, what: str) -> None:
         """Tells whoever watches what is going on."""
         print(f"{time.strftime('%H:%M:%S')} {self.name}: {what}", flush=True)
@@ -157,6 +152,7 @@ def _run(name: str, run: Callable[[Drill], None], is_quick: bool, directory: Pat
     except (Exception, KeyboardInterrupt, SystemExit) as e:
         report.failure = str(e) if isinstance(e, DrillError) else "".join(traceback.format_exception(e))
         if drill:
+            drill.processes.end_all()
             print(f"\n{drill.processes.tails()}", file=sys.stderr, flush=True)
     finally:
         if drill:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shlex
 import signal
 import socket
 import subprocess
@@ -115,11 +116,56 @@ class Processes:
         self._started.append(process)
         return process
 
-    def adopt(self, name: str, pid_file: Path) -> Process:
-        """Takes over a process that a script started, which wrote the process id to a file."""
-        process = Process(name, int(pid_file.read_text()), self.log_of(name))
+    def script(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        file: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: Path,
+        user: str | None = None,
+    ) -> Path:
+        """Writes a script that starts a process in the background, as `systemctl start` does: for the page's commands.
+
+        What the script has started :meth:`adopt` takes over. Parameters are those of :meth:`start`.
+
+        :param file: where the script goes.
+        """
+        identity = []
+        if user is not None:
+            entry = pwd.getpwnam(user)
+            identity = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+        cleared = (
+            [] if environment is None else ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+        )
+        shown = shlex.join([*cleared, *identity, *(str(part) for part in command)])
+        file.write_text(
+            f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(directory))}\n"
+            f"setsid {shown} </dev/null >>{shlex.quote(str(self.log_of(name)))} 2>&1 &\n"
+            f"echo $! >{shlex.quote(str(self._pid_file(name)))}\n"
+        )
+        file.chmod(0o755)
+        return file
+
+    def stop_script(self, process: Process, file: Path) -> Path:
+        """Writes a script that sends SIGTERM and returns when the process has ended, as `systemctl stop` does."""
+        # Until somebody waits for it, one that has ended is still there as a zombie.
+        file.write_text(
+            f"#!/bin/bash\nset -eu\nkill -TERM {process.pid}\n"
+            f"while grep -qs '^State:[[:space:]]*[^Z[:space:]]' /proc/{process.pid}/status; do sleep 0.1; done\n"
+        )
+        file.chmod(0o755)
+        return file
+
+    def adopt(self, name: str) -> Process:
+        """Takes over the process that the script of this name has started."""
+        process = Process(name, int(self._pid_file(name).read_text()), self.log_of(name))
         self._started.append(process)
         return process
+
+    def _pid_file(self, name: str) -> Path:
+        return self._logs / f"{name}.pid"
 
     def tails(self) -> str:
         """The ends of the logs of all that were started, for a drill that failed."""
@@ -128,11 +174,13 @@ class Processes:
 
     def end_all(self) -> None:
         """Ends all of them, the last started first, and all that they have left behind."""
-        for process in reversed(self._started):
-            if not process.has_ended:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
+        # All at once and at first, and only then waited for: whoever ends the drill may lose patience with it.
+        running = [process for process in reversed(self._started) if not process.has_ended]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in running:
+            process.kill()
         end = time.monotonic() + _PATIENCE
         while (left := children(os.getpid())) and time.monotonic() < end:
             for pid in left:

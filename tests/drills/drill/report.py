@@ -26,6 +26,11 @@ class Figure:
         return not math.isnan(self.value) and (self.limit is None or self.value <= self.limit)
 
     @property
+    def is_late(self) -> bool:
+        """Whether it is a time, was measured, and is missed."""
+        return self.unit == "s" and math.isfinite(self.value) and not self.is_met
+
+    @property
     def text(self) -> str:
         """As in `0.53 s ≤ 2 s`."""
         shown = _number(self.value, self.unit)
@@ -68,15 +73,23 @@ class Scenario:
             self.problems.append(otherwise)
 
     @property
+    def late(self) -> list[str]:
+        """What took longer than it may, in words."""
+        return [f"{name}: {figure.text}" for name, figure in self._missed_figures() if figure.is_late]
+
+    @property
     def missed(self) -> list[str]:
         """All that was missed, in words; empty when all is well."""
-        named = {"lost": self.lost, "outage": self.outage, "all resumed": self.resumed}
-        figures = [(name, figure) for name, figure in named.items() if figure]
-        figures += [(figure.name, figure) for figure in self.figures]
-        missed = [f"{name}: {figure.text}" for name, figure in figures if not figure.is_met]
+        missed = [f"{name}: {figure.text}" for name, figure in self._missed_figures()]
         if self.verified is False:
             missed.append("the log does not verify")
         return missed + self.problems
+
+    def _missed_figures(self) -> list[tuple[str, Figure]]:
+        named = {"lost": self.lost, "outage": self.outage, "all resumed": self.resumed}
+        figures = [(name, figure) for name, figure in named.items() if figure]
+        figures += [(figure.name, figure) for figure in self.figures]
+        return [(name, figure) for name, figure in figures if not figure.is_met]
 
 
 @dataclass
@@ -104,6 +117,12 @@ class Report:
         elif not self.scenarios:
             missed.append("it measured nothing")
         return missed
+
+    @property
+    def is_only_late(self) -> bool:
+        """Whether all that was missed are times, which a machine that is busy with something else makes longer."""
+        late = sum(len(scenario.late) for scenario in self.scenarios)
+        return 0 < late == len(self.missed)
 
     def write(self, file: Path) -> None:
         """Writes it as JSON, for :meth:`load`."""

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 from drill import DRILLS
-from drill.processes import until
+from drill.processes import Processes, run, until
 
 _DRILL = """
 import sys, time
@@ -51,6 +51,21 @@ class ProcessesTest(unittest.TestCase):
                 self.assertIn("MISSED", output)
                 self.assertEqual([], [pid for pid in pids if Path(f"/proc/{pid}").exists()])
                 self.assertEqual([], list(directory.glob("aegis-*")))
+
+    def test_what_scripts_start_and_stop_is_taken_over(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            processes = Processes(directory / "logs")
+            self.addCleanup(processes.end_all)
+            command = ["sh", "-c", 'trap "exit 7" TERM; echo "$WORD"; while :; do sleep 0.05; done']
+            start = processes.script(
+                "shell", command, directory / "start", environment={"WORD": "a b"}, directory=directory
+            )
+            run([start])
+            process = processes.adopt("shell")
+            until(lambda: process.tail() == "a b", "the process to write")
+            run([processes.stop_script(process, directory / "stop")])
+            self.assertEqual(7, process.wait(1))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,23 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(1, len(report.missed))
                 self.assertIn(f"MISSED process-crash: {report.missed[0]}", table([report]))
 
+    def test_only_times_that_were_measured_make_it_only_late(self) -> None:
+        self.assertFalse(self.good().is_only_late)
+        report = self.good()
+        report.scenarios[0].resumed = Figure("resumed", 3.5, 3, "s")
+        report.scenarios[0].figure("serving", 2.5, 2)
+        self.assertTrue(report.is_only_late)
+        report.scenarios[0].figure("calls that failed", 1, 0, "")
+        self.assertFalse(report.is_only_late)
+        for value in (math.nan, math.inf):
+            report = self.good()
+            report.scenarios[0].figure("serving", value, 2)
+            self.assertFalse(report.is_only_late)
+        report = self.good()
+        report.scenarios[0].figure("serving", 2.5, 2)
+        report.failure = "PostgreSQL does not start"
+        self.assertFalse(report.is_only_late)
+
     def test_what_holds_is_no_problem(self) -> None:
         report = self.good()
         report.scenarios[0].expect(True, "the late write was taken")
