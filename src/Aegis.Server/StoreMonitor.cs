@@ -15,6 +15,7 @@ public sealed class StoreMonitor : BackgroundService
     public const string Liveness = "liveness";
     public const string Writes = "aegis.writes";
     public const string Integrity = "aegis.integrity";
+    public const string Replication = "aegis.replication";
 
     /// <summary>The services by their names, and the empty name for all.</summary>
     public static readonly string[] Callable =
@@ -45,8 +46,10 @@ public sealed class StoreMonitor : BackgroundService
     // Guarded by _statusLock.
     private bool _answers;
     private bool _isWritable;
+    private bool _waitsForStandby;
     private bool _isDraining;
     private bool _wasObserved;
+    private bool? _wasReplicated;
 
     /// <summary>That of a log that was replaced by an empty one.</summary>
     private static readonly StoredHead NoHead = new("", 0, "", new MerkleFrontier(), 0);
@@ -67,6 +70,7 @@ public sealed class StoreMonitor : BackgroundService
         audit.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
         metrics.WatchViolations(() => findings.Open);
+        metrics.WatchReplication(() => WaitsForStandby);
         Publish();
     }
 
@@ -75,6 +79,16 @@ public sealed class StoreMonitor : BackgroundService
 
     /// <summary>Whether the store has been prepared: migrated, and the log opened.</summary>
     public bool IsReady { get; private set; }
+
+    /// <summary>Whether commits wait for another machine, as last seen; false while the store does not answer.</summary>
+    public bool WaitsForStandby
+    {
+        get
+        {
+            lock (_statusLock)
+                return _waitsForStandby;
+        }
+    }
 
     /// <summary>This server's clock less the store's, as last seen.</summary>
     public TimeSpan ClockSkew { get; private set; }
@@ -170,7 +184,7 @@ public sealed class StoreMonitor : BackgroundService
             catch (Exception e) when (!stoppingToken.IsCancellationRequested)
             {
                 // Whatever it is, a probe that failed must not end the probing.
-                Observe(answers: false, isWritable: false, e);
+                Observe(answers: false, isWritable: false, waitsForStandby: false, e);
             }
             await _wake.WaitAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
         }
@@ -197,10 +211,10 @@ public sealed class StoreMonitor : BackgroundService
                 _logger.LogWarning("This server's clock is off by {Skew} from the store's", ClockSkew);
         }
         var isFull = _time.GetTimestamp() < Interlocked.Read(ref _fullUntil);
-        Observe(answers: true, probe.IsWritable && !isFull, null);
+        Observe(answers: true, probe.IsWritable && !isFull, probe.WaitsForStandby, null);
     }
 
-    private void Observe(bool answers, bool isWritable, Exception? e)
+    private void Observe(bool answers, bool isWritable, bool waitsForStandby, Exception? e)
     {
         lock (_statusLock)
         {
@@ -213,7 +227,17 @@ public sealed class StoreMonitor : BackgroundService
                 else if (_wasObserved)
                     _logger.LogInformation("The store answers and takes writes");
             }
-            (_answers, _isWritable, _wasObserved) = (answers, isWritable, true);
+            // Of a store that is away nothing is known: told is what the next one that takes writes does.
+            if (isWritable && _wasReplicated is { } before && before != waitsForStandby)
+            {
+                if (waitsForStandby)
+                    _logger.LogInformation("Commits wait for a standby again: a reply survives the loss of the database's machine");
+                else
+                    _logger.LogWarning("Commits no longer wait for a standby: a reply may be lost with the database's machine");
+            }
+            if (isWritable)
+                _wasReplicated = waitsForStandby;
+            (_answers, _isWritable, _waitsForStandby, _wasObserved) = (answers, isWritable, waitsForStandby, true);
         }
         Publish();
     }
@@ -248,6 +272,7 @@ public sealed class StoreMonitor : BackgroundService
                 Set(name, _answers);
             Set(Writes, _answers && _isWritable && _memory.RolledBack is null);
             Set(Integrity, _answers && _findings.IsClean && _audit.IsCurrent);
+            Set(Replication, _waitsForStandby);
         }
 
         void Set(string name, bool serves) => _health.SetStatus(name,

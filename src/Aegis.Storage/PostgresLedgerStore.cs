@@ -99,16 +99,22 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         var probe = await ReadAsync(async connection =>
         {
+            // The writer's session asks for synchronous_commit itself, whatever the database's default: its commits wait for a standby
+            // as soon as one is named, be it connected or not. PostgreSQL waits for none where it takes no replication at all.
             await using var results = await connection.QueryMultipleAsync(new CommandDefinition(
                 """
                 SELECT
                     NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean,
+                    current_setting('synchronous_standby_names') <> '' AND current_setting('max_wal_senders')::int > 0,
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
                 SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1
                 """,
                 cancellationToken: cancellationToken));
-            var (isWritable, now) = await results.ReadSingleAsync<(bool, long)>();
-            return new StoreProbe(isWritable, (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead(), now);
+            var (isWritable, namesStandby, now) = await results.ReadSingleAsync<(bool, bool, long)>();
+            return new StoreProbe(isWritable, (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead(), now)
+            {
+                WaitsForStandby = isWritable && namesStandby,
+            };
         }, cancellationToken);
         if (!probe.IsWritable)
         {
