@@ -153,8 +153,9 @@ public sealed partial class Ledger(
         Outcome[] outcomes = [];
         try
         {
-            transaction = await BeginAsync(commands);
-            var rolledBack = await memory.CheckAsync(transaction.State, CancellationToken.None);
+            var sight = memory.Look();
+            transaction = await BeginAsync(commands, sight.Size);
+            var rolledBack = await memory.CheckAsync(transaction.State, sight, CancellationToken.None);
             if (rolledBack is null)
                 tail.Advance(transaction.State.LogSize);
             commands = Admit(commands, rolledBack, transaction.State);
@@ -188,17 +189,17 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
-    private async Task<LedgerTransaction> BeginAsync(IReadOnlyList<Pending> commands)
+    private async Task<LedgerTransaction> BeginAsync(IReadOnlyList<Pending> commands, long seenSize)
     {
         var workflows = commands.SelectMany(c => c.Command.Workflows).ToHashSet();
         var requests = commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet();
         try
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await store.BeginAsync(workflows, requests, seenSize, CancellationToken.None);
         }
         catch (StoreException e) when (e.Failure == StoreFailure.Unavailable)
         {
-            return await store.BeginAsync(workflows, requests, memory.Size, CancellationToken.None);
+            return await store.BeginAsync(workflows, requests, seenSize, CancellationToken.None);
         }
     }
 

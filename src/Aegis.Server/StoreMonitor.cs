@@ -36,6 +36,7 @@ public sealed class StoreMonitor : BackgroundService
     private readonly Findings _findings;
     private readonly LogSigner _signer;
     private readonly SignerMemory _memory;
+    private readonly KnownHeads _known;
     private readonly AuditStatus _audit;
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
@@ -58,12 +59,12 @@ public sealed class StoreMonitor : BackgroundService
     private long _fullUntil;
     private bool _toldSkew;
 
-    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory,
+    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory, KnownHeads known,
         ServerOptions options, Findings findings, AuditStatus audit, HealthServiceImpl health, Metrics metrics, TimeProvider time,
         ILogger<StoreMonitor> logger)
     {
-        (_store, _tail, _signer, _memory, _options, _findings, _audit, _health, _time, _logger) =
-            (store, tail, signer, memory, options, findings, audit, health, time, logger);
+        (_store, _tail, _signer, _memory, _known, _options, _findings, _audit, _health, _time, _logger) =
+            (store, tail, signer, memory, known, options, findings, audit, health, time, logger);
         memory.Changed += Publish;
         ledger.StoreFailed += OnStoreFailed;
         findings.Changed += Publish;
@@ -100,13 +101,18 @@ public sealed class StoreMonitor : BackgroundService
     public async Task PrepareAsync(CancellationToken cancellationToken)
     {
         await _store.MigrateAsync(cancellationToken);
+        var heard = await _known.ReadAsync(cancellationToken);
         var head = await _store.ReadHeadAsync(cancellationToken);
         if (head is not null && _options.LogId is { } wanted && wanted != LogName.Split(head.LogId).Base)
         {
             throw new StoreException(StoreFailure.Unusable,
                 $"AEGIS_LOG_ID is \"{wanted}\", and the database holds the log \"{head.LogId}\".");
         }
+        if (head is null)
+            KnownHeads.RefuseEmpty(heard);
         _signer.Load(head);
+        if (head is { IsSealed: true })
+            _known.Take(heard, head.LogId, isStart: true);
         await _memory.LoadAsync(head, cancellationToken);
         await OpenAsync(head, cancellationToken);
         await _findings.SyncAsync(cancellationToken);
@@ -194,7 +200,8 @@ public sealed class StoreMonitor : BackgroundService
     {
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         patience.CancelAfter(ProbePatience);
-        var seen = _memory.Size;
+        _known.Take(await _known.ReadAsync(patience.Token), LogId, isStart: false);
+        var seen = _memory.Look();
         var probe = await _store.ProbeAsync(patience.Token);
         await _memory.FollowAsync(probe.Head ?? NoHead, seen, cancellationToken);
         var isRolledBack = _memory.RolledBack is not null;
