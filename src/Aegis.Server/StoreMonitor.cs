@@ -202,7 +202,8 @@ public sealed class StoreMonitor : BackgroundService
         patience.CancelAfter(ProbePatience);
         _known.Take(await _known.ReadAsync(patience.Token), LogId, isStart: false);
         var seen = _memory.Look();
-        var probe = await _store.ProbeAsync(patience.Token);
+        // A driver that is told to give up asks the database first, which may be as silent: it is left to itself.
+        var probe = await _store.ProbeAsync(patience.Token).WaitAsync(ProbePatience, cancellationToken);
         await _memory.FollowAsync(probe.Head ?? NoHead, seen, cancellationToken);
         var isRolledBack = _memory.RolledBack is not null;
         if (isRolledBack && !_wasRolledBack)

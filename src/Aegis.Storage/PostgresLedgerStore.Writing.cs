@@ -17,7 +17,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            connection = await OpenAsync(_writer, cancellationToken);
             return new Transaction(connection,
                 await UnlessBrokenAsync(connection, () => ReadStateAsync(connection, workflows, requestKeys, seenSize)));
         }
@@ -38,7 +38,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            connection = await OpenAsync(_writer, cancellationToken);
             var warned = false;
             connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
             var found = await UnlessBrokenAsync(connection, () => FindAndCommitAsync(connection, logIndex));
@@ -90,7 +90,7 @@ public sealed partial class PostgresLedgerStore
     {
         try
         {
-            await using var connection = await _reader.OpenConnectionAsync();
+            await using var connection = await OpenAsync(_reader, CancellationToken.None);
             await connection.ExecuteAsync(
                 """
                 SELECT pg_terminate_backend(holder.pid)
@@ -187,7 +187,7 @@ public sealed partial class PostgresLedgerStore
     private StoreException Failed(Exception e)
     {
         if (e is not PostgresException || e is PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction })
-            _writer.Clear();
+            Leave(_writer);
         return Classify(e);
     }
 

@@ -14,6 +14,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private const long MigrationLock = 0x6165676973; // "aegis"
     private const int ConnectSeconds = 5;
 
+    // Shorter than a probe's patience: else one host that is gone without a word and is listed first would hide the others from it.
+    private const int ConnectSecondsOfMany = 2;
+
     // The ledger's, and those that a commit of unknown outcome keeps or is made sure of on.
     private const int WritersAtOnce = 4;
 
@@ -60,7 +63,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                 throw new ArgumentException("it names no Host");
             // A host that is gone without a word must not keep the others waiting; no token shortens this.
             if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
-                settings.Timeout = ConnectSeconds;
+                settings.Timeout = settings.Host.Contains(',', StringComparison.Ordinal) ? ConnectSecondsOfMany : ConnectSeconds;
             if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
                 settings.TargetSessionAttributes = "primary";
             return new PostgresLedgerStore(settings);
@@ -77,7 +80,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         try
         {
             // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
-            await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
+            await using var connection = await OpenAsync(_reader, cancellationToken);
             await connection.ExecuteAsync(new CommandDefinition("SELECT pg_advisory_lock(@MigrationLock)",
                 new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
             try
@@ -119,9 +122,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         if (!probe.IsWritable)
         {
             // Leave the old primary: connections opened from now on look for the new one.
-            _writer.Clear();
-            _reader.Clear();
-            _lookup.Clear();
+            Leave(_writer);
+            Leave(_reader);
+            Leave(_lookup);
         }
         return probe;
     }
@@ -201,6 +204,34 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private Task<T> LookUpAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
         ReadAsync(_lookup, read, cancellationToken);
 
+    /// <summary>
+    /// Opens a connection, of several hosts to the one that is meant. When none is, each is asked again next time: a standby may have
+    /// become the primary meanwhile.
+    /// </summary>
+    /// <remarks>
+    /// A known weakness: the driver does not remember that a host has not answered in time. While one that is listed before the primary
+    /// is gone without a word, each opening waits for it.
+    /// </remarks>
+    private static async Task<NpgsqlConnection> OpenAsync(NpgsqlDataSource source, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await source.OpenConnectionAsync(cancellationToken);
+        }
+        catch (NpgsqlException)
+        {
+            (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
+            throw;
+        }
+    }
+
+    /// <summary>Closes connections that are idle, and forgets which host is what: those opened from now on look for the primary.</summary>
+    private static void Leave(NpgsqlDataSource source)
+    {
+        source.Clear();
+        (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
+    }
+
     private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
     {
@@ -210,7 +241,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         {
             try
             {
-                await using var connection = await source.OpenConnectionAsync(cancellationToken);
+                await using var connection = await OpenAsync(source, cancellationToken);
                 return await UnlessBrokenAsync(connection, () => read(connection));
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
