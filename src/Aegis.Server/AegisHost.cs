@@ -125,6 +125,7 @@ public static class AegisHost
         services.AddSingleton<HealthServiceImpl>();
         services.AddSingleton<LogTail>();
         services.AddSingleton<LogSigner>();
+        services.AddSingleton<KnownHeads>();
         services.AddSingleton<SignerMemory>();
         services.AddSingleton<LogProofs>();
         services.AddSingleton<LogLeaves>();

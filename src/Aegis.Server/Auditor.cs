@@ -160,7 +160,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     {
         if (violations.Count == 0)
             return;
-        var seen = memory.Size;
+        var seen = memory.Look();
         if (await store.ReadHeadAsync(cancellationToken) is { } head)
             await memory.FollowAsync(head, seen, cancellationToken);
         if (memory.RolledBack is null)

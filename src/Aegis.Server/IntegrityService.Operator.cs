@@ -16,15 +16,19 @@ public sealed partial class IntegrityService
         var (actor, reason) = OperatorOf(fields, request.Actor, request.Reason);
         fields.Check();
         // Looked at anew: what is accepted is the log as it is now.
+        var before = memory.Look();
         var stored = await store.ReadHeadAsync(context.CancellationToken);
         if (stored is not null)
-            await memory.FollowAsync(stored, memory.Size, context.CancellationToken);
-        if (memory.RolledBack is not { } rolledBack || memory.Newest is not { } lost)
+            await memory.FollowAsync(stored, before, context.CancellationToken);
+        if (memory.RolledBack is not { } rolledBack || memory.Lost is not { } lost || memory.Newest is not { } own)
             throw new RefusalException(Ledger.NothingToAccept);
         if (memory.Surviving is not { } surviving)
             throw new RefusalException(rolledBack);
 
-        var from = await LostFromAsync(lost, surviving, context.CancellationToken);
+        // While the log has all that this server remembers, only what others have kept is missing.
+        var from = own.SignedNote == surviving.SignedNote
+            ? await memory.LostFromAsync(lost.Head, surviving.Head, context.CancellationToken)
+            : await LostFromAsync(own, surviving, context.CancellationToken);
         var acceptance = new AcceptedRollback(lost.Head.LogId, lost.Head.Size, lost.Head.Root, from,
             surviving.Head.Size, surviving.Head.Root);
         var newest = LogName.Split(lost.Head.LogId).Generation >= LogName.Split(surviving.Head.LogId).Generation

@@ -208,9 +208,10 @@ public sealed partial class Ledger(
         Outcome[] outcomes = [];
         try
         {
-            transaction = await BeginAsync(commands, mayGrow);
+            var sight = memory.Look();
+            transaction = await BeginAsync(commands, mayGrow, sight.Size);
             _othersWrite = transaction.State.HashesSince.Count > 0;
-            var rolledBack = await memory.CheckAsync(transaction.State, CancellationToken.None);
+            var rolledBack = await memory.CheckAsync(transaction.State, sight, CancellationToken.None);
             if (rolledBack is null)
                 tail.Advance(transaction.State.LogSize);
             commands = Admit(commands, rolledBack, transaction.State);
@@ -244,7 +245,7 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
-    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow)
+    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow, long seenSize)
     {
         // While another server has the log all callers of this one come together, and each turn serves them all.
         var isContended = _othersWrite && _callers > 1;
@@ -257,7 +258,7 @@ public sealed partial class Ledger(
             return await TryAsync();
         }
 
-        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, isContended, memory.Size, CancellationToken.None);
+        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, isContended, seenSize, CancellationToken.None);
 
         BatchKeys Keys()
         {

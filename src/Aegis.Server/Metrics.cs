@@ -42,6 +42,12 @@ public sealed class Metrics : IDisposable
     public void WatchViolations(Func<long> open) =>
         _meter.CreateObservableGauge("aegis.violations.open", open, "{violation}", "Violations that nobody has released, as last read.");
 
+    public void WatchReplication(Func<bool> waitsForStandby) => _meter.CreateObservableGauge("aegis.replication.synchronous",
+        () => waitsForStandby() ? 1 : 0, description: "1 while every commit waits for a synchronous standby, 0 while none does.");
+
+    /// <summary>Whether an instrument is one of this server's, where several share a process.</summary>
+    public bool Owns(Instrument instrument) => instrument.Meter == _meter;
+
     public void Verified(long records) => _verified.Add(records);
 
     public void Taken(TimeSpan wait) => _queueWait.Record(wait.TotalSeconds);

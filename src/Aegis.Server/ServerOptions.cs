@@ -25,6 +25,11 @@ public sealed record ServerOptions
     /// <summary>AEGIS_MEMORY=required: whether a log that is not empty is refused when there is no memory of it.</summary>
     public bool IsMemoryRequired { get; init; }
 
+    /// <summary>
+    /// AEGIS_KNOWN_HEADS: files in which clients and <c>aegis head watch</c> have kept heads, and directories of such files (*.json).
+    /// </summary>
+    public IReadOnlyList<string> KnownHeads { get; init; } = [];
+
     /// <summary>AEGIS_DRAIN_SECONDS: how long to serve on after a request to stop.</summary>
     public TimeSpan Drain { get; init; } = TimeSpan.FromSeconds(5);
 
@@ -66,6 +71,8 @@ public sealed record ServerOptions
                 "required" => true,
                 var other => throw new ConfigurationException($"AEGIS_MEMORY must be required or optional, not \"{other}\"."),
             },
+            KnownHeads = (configuration["AEGIS_KNOWN_HEADS"] ?? "")
+                .Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries),
             Drain = TimeSpan.FromSeconds(Number(configuration, "AEGIS_DRAIN_SECONDS", 5, 0, 3600)),
             LogFormat = NonEmpty(configuration["AEGIS_LOG_FORMAT"]) switch
             {

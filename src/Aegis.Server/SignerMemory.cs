@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Aegis.Core;
 using Aegis.Storage;
@@ -13,8 +14,8 @@ namespace Aegis.Server;
 /// log, which is in order, and is never ahead of it.
 /// </para>
 /// </summary>
-public sealed class SignerMemory(
-    ILedgerStore store, LogSigner signer, ServerOptions options, ILogger<SignerMemory> logger) : BackgroundService
+public sealed partial class SignerMemory(ILedgerStore store, LogSigner signer, LogProofs proofs, KnownHeads known, ServerOptions options,
+    ILogger<SignerMemory> logger) : BackgroundService
 {
     private static readonly TimeSpan WriteInterval = TimeSpan.FromMilliseconds(500);
 
@@ -24,6 +25,7 @@ public sealed class SignerMemory(
     private SealedHead? _newest;
     private RememberedHeads _earlier = new([]);
     private Refusal? _rolledBack;
+    private LostHead? _lost;
     private SealedHead? _surviving;
     private SealedHead? _written;
 
@@ -77,7 +79,7 @@ public sealed class SignerMemory(
 
     private string? FilePath => options.MemoryPath(store.Location);
 
-    /// <summary>Reads the file and compares it with the log as it is.</summary>
+    /// <summary>Reads the file and compares it, and what others have kept, with the log as it is.</summary>
     /// <exception cref="StoreException">
     /// Unusable: the memory is that of another log or key, cannot be read, or is required and missing.
     /// </exception>
@@ -106,31 +108,42 @@ public sealed class SignerMemory(
             }
         }
         if (head.IsSealed)
-            await FollowAsync(head, Size, cancellationToken);
+            await FollowAsync(head, Look(), cancellationToken);
     }
 
     /// <summary>
     /// Judges the head that a writer finds under the lock of the log, before anything is decided on it.
     /// </summary>
+    /// <param name="state">What was read under the lock.</param>
+    /// <param name="sight">What was known before the lock was taken.</param>
+    /// <param name="cancellationToken">Ends the reading.</param>
     /// <returns>Why nothing may be written on it, or null.</returns>
-    public Task<Refusal?> CheckAsync(BatchState state, CancellationToken cancellationToken)
+    /// <exception cref="StoreException">Unavailable: the lock has been lost.</exception>
+    public Task<Refusal?> CheckAsync(BatchState state, Sight sight, CancellationToken cancellationToken)
     {
         if (state.LogSize == 0 && Newest is null)
             return Task.FromResult<Refusal?>(null);
+        // A server that froze, or whose connection was silent, has lost the lock meanwhile: what it read is old, and not taken back.
+        if (state.LogSize >= sight.Size && state.LogSize < Size && RolledBack is null)
+        {
+            return Task.FromException<Refusal?>(new StoreException(StoreFailure.Unavailable,
+                "Others have written since the log was locked: the lock was lost. Nothing was written."));
+        }
         var head = new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
-        return JudgeAsync(head, state.HashesSince, cancellationToken);
+        // What others have kept is compared by the monitor, without the lock; here only once it was found to be missing.
+        return JudgeAsync(head, state.HashesSince, RolledBack is null ? [] : sight.Known, cancellationToken);
     }
 
     /// <summary>
-    /// Follows a head that was read without the lock. <paramref name="sizeBefore"/> is how far this server had seen the log when
-    /// the reading began: a head that is behind that, and not only behind a commit since, is behind.
+    /// Follows a head that was read without the lock. <paramref name="before"/> is what this server knew of the log when the
+    /// reading began: a head that is behind that, and not only behind a commit since, is behind.
     /// </summary>
-    public async Task FollowAsync(StoredHead head, long sizeBefore, CancellationToken cancellationToken)
+    public async Task FollowAsync(StoredHead head, Sight before, CancellationToken cancellationToken)
     {
-        var isMerelyOlder = head.Size < Size && head.Size >= sizeBefore && RolledBack is null;
+        var isMerelyOlder = head.Size < Size && head.Size >= before.Size && RolledBack is null;
         if (isMerelyOlder || (!head.IsSealed && (head.Size > 0 || Newest is null)))
             return;
-        await JudgeAsync(head, null, cancellationToken);
+        await JudgeAsync(head, null, before.Known, cancellationToken);
     }
 
     /// <summary>
@@ -138,6 +151,12 @@ public sealed class SignerMemory(
     /// confirmed. Heads arrive from the writer and from the monitor: one that comes late is passed over.
     /// </summary>
     public void Remember(SealedHead head)
+    {
+        Keep(head);
+        SetRolledBack(null);
+    }
+
+    private void Keep(SealedHead head)
     {
         lock (_lock)
         {
@@ -152,21 +171,20 @@ public sealed class SignerMemory(
                 _newest = head;
             }
         }
-        SetRolledBack(null);
     }
 
     /// <summary>What the log that is rolled back is as a finding: taken back, or with a newest head that nobody has signed.</summary>
     public Violation FindingOf(Refusal rolledBack, StoredHead? stored)
     {
         var isSigned = stored is null || signer.Sealed(stored.SignedNote, stored.Size, stored.Frontier) is not null;
-        var newest = Newest;
+        var lost = Lost;
         return new Violation(isSigned ? ViolationClass.LogRolledBack : ViolationClass.SignatureInvalid, WorkflowKey.None, 0,
             rolledBack.Message)
         {
             LogIndex = stored?.Size ?? 0,
-            ExpectedHash = newest?.Head.Root,
+            ExpectedHash = lost?.Head.Root,
             ActualHash = stored?.Frontier?.Root,
-            LastGoodLogSize = newest?.Head.Size ?? 0,
+            LastGoodLogSize = lost?.Head.Size ?? 0,
         };
     }
 
@@ -184,15 +202,17 @@ public sealed class SignerMemory(
             Write();
     }
 
-    private async Task<Refusal?> JudgeAsync(StoredHead stored, IReadOnlyList<Hash>? hashesSince, CancellationToken cancellationToken)
+    private async Task<Refusal?> JudgeAsync(StoredHead stored, IReadOnlyList<Hash>? hashesSince, IReadOnlyList<KnownHead> heads,
+        CancellationToken cancellationToken)
     {
         var newest = Newest;
+        var own = newest is null ? null : new LostHead(newest.Head, newest.SignedNote, null);
         // The head that is remembered is in order whatever became of its stored signature, of which verification tells: what is
         // written next is signed anew.
         if (newest is not null && stored.LogId == newest.Head.LogId && stored.Size == newest.Head.Size
             && stored.Frontier?.Root == newest.Head.Root)
         {
-            return SetRolledBack(null);
+            return await JudgeByOthersAsync(newest, heads, cancellationToken);
         }
         if (!stored.IsSealed && stored.Size > 0)
         {
@@ -201,20 +221,21 @@ public sealed class SignerMemory(
                 + "restart this server.");
         }
         if (stored.Size == 0)
-            return SetRolledBack(Behind(newest!, "", 0));
+            return SetRolledBack(Behind(own!, "", 0), own);
         if (signer.Sealed(stored.SignedNote, stored.Size, stored.Frontier) is not { } found || found.Head.LogId != stored.LogId)
         {
-            return SetRolledBack(RolledBackTo(stored.LogId, stored.Size, newest,
-                "its newest head is not one that the log's key has signed"));
+            return SetRolledBack(RolledBackTo(stored.LogId, stored.Size, own,
+                "its newest head is not one that the log's key has signed"), own);
         }
         if (newest is null || await ExtendsAsync(newest, found, hashesSince, cancellationToken))
         {
-            Remember(found);
-            return null;
+            Keep(found);
+            return await JudgeByOthersAsync(found, heads, cancellationToken);
         }
+        var lost = Higher(own, await MissingAsync(found, heads, cancellationToken))!;
         return SetRolledBack(found.Head.Size < newest.Head.Size
-            ? Behind(newest, found.Head.LogId, found.Head.Size)
-            : RolledBackTo(found.Head.LogId, found.Head.Size, newest, "it is no continuation of that head"), found);
+            ? Behind(lost, found.Head.LogId, found.Head.Size)
+            : RolledBackTo(found.Head.LogId, found.Head.Size, lost, "it is no continuation of that head"), lost, found);
     }
 
     private async Task<bool> ExtendsAsync(SealedHead newest, SealedHead found, IReadOnlyList<Hash>? hashesSince,
@@ -265,33 +286,42 @@ public sealed class SignerMemory(
     /// </summary>
     private async Task<bool> WasAcceptedAsync(LogHead remembered, LogHead found, CancellationToken cancellationToken)
     {
+        await foreach (var acceptance in AcceptancesAsync(found, cancellationToken))
+        {
+            if (acceptance.LostLogId == remembered.LogId && acceptance.LostSize >= remembered.Size)
+                return true;
+        }
+        return false;
+    }
+
+    /// <summary>What operators have accepted up to the generation of a head, the newest first.</summary>
+    private async IAsyncEnumerable<AcceptedRollback> AcceptancesAsync(
+        LogHead found, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
         for (var next = long.MaxValue; next > 0;)
         {
             var page = await store.ReadChainAsync(WorkflowKey.Log, next, descending: true, 100, cancellationToken);
             foreach (var stored in page)
             {
                 var record = stored.Record;
-                if (record.ToState != LogActCommand.RollbackAccepted || !stored.IsConsistent()
-                    || LogName.Split(record.LogId).Generation > LogName.Split(found.LogId).Generation)
+                if (record.ToState == LogActCommand.RollbackAccepted && stored.IsConsistent()
+                    && LogName.Split(record.LogId).Generation <= LogName.Split(found.LogId).Generation
+                    && AcceptedRollback.Of(record.Content?.Metadata) is { } acceptance)
                 {
-                    continue;
+                    yield return acceptance;
                 }
-                var acceptance = AcceptedRollback.Of(record.Content?.Metadata);
-                if (acceptance is not null && acceptance.LostLogId == remembered.LogId && acceptance.LostSize >= remembered.Size)
-                    return true;
             }
             if (page.Count < 100)
-                return false;
+                yield break;
             next = page[^1].Record.Sequence - 1;
         }
-        return false;
     }
 
-    private Refusal? SetRolledBack(Refusal? refusal, SealedHead? surviving = null)
+    private Refusal? SetRolledBack(Refusal? refusal, LostHead? lost = null, SealedHead? surviving = null)
     {
         lock (_lock)
         {
-            _surviving = surviving;
+            (_lost, _surviving) = (lost, surviving);
             if (refusal?.Message == _rolledBack?.Message)
                 return refusal;
             _rolledBack = refusal;
@@ -304,15 +334,16 @@ public sealed class SignerMemory(
         return refusal;
     }
 
-    private static Refusal Behind(SealedHead newest, string logId, long size) => RolledBackTo(logId, size, newest,
-        $"the records from {size} to {newest.Head.Size - 1} are gone");
+    private static Refusal Behind(LostHead lost, string logId, long size) => RolledBackTo(logId, size, lost,
+        $"the records from {size} to {lost.Head.Size - 1} are gone");
 
-    private static Refusal RolledBackTo(string logId, long size, SealedHead? newest, string why) => new(Reason.LogRolledBack,
-        $"The log \"{logId}\" has {size} records, and this server has seen {newest?.Head.Size ?? 0} of "
-        + $"\"{newest?.Head.LogId ?? logId}\": {why}. Restore the newer database, or accept the loss with "
+    private static Refusal RolledBackTo(string logId, long size, LostHead? lost, string why) => new(Reason.LogRolledBack,
+        $"The log \"{logId}\" has {size} records, and "
+        + (lost?.Path is { } path ? $"{path} keeps a signed head of " : "this server has seen ")
+        + $"{lost?.Head.Size ?? 0} of \"{lost?.Head.LogId ?? logId}\": {why}. Restore the newer database, or accept the loss with "
         + "\"aegis recover accept-rollback\".",
-        ("log_id", logId), ("log_size", Refusal.Text(size)), ("seen_log_id", newest?.Head.LogId ?? ""),
-        ("seen_log_size", Refusal.Text(newest?.Head.Size ?? 0)), ("problem", why));
+        ("log_id", logId), ("log_size", Refusal.Text(size)), ("seen_log_id", lost?.Head.LogId ?? ""),
+        ("seen_log_size", Refusal.Text(lost?.Head.Size ?? 0)), ("problem", why));
 
     private MemoryFile? Read()
     {

@@ -15,6 +15,7 @@ public sealed class StoreMonitor : BackgroundService
     public const string Liveness = "liveness";
     public const string Writes = "aegis.writes";
     public const string Integrity = "aegis.integrity";
+    public const string Replication = "aegis.replication";
 
     /// <summary>The services by their names, and the empty name for all.</summary>
     public static readonly string[] Callable =
@@ -35,6 +36,7 @@ public sealed class StoreMonitor : BackgroundService
     private readonly Findings _findings;
     private readonly LogSigner _signer;
     private readonly SignerMemory _memory;
+    private readonly KnownHeads _known;
     private readonly AuditStatus _audit;
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
@@ -45,8 +47,10 @@ public sealed class StoreMonitor : BackgroundService
     // Guarded by _statusLock.
     private bool _answers;
     private bool _isWritable;
+    private bool _waitsForStandby;
     private bool _isDraining;
     private bool _wasObserved;
+    private bool? _wasReplicated;
 
     /// <summary>That of a log that was replaced by an empty one.</summary>
     private static readonly StoredHead NoHead = new("", 0, "", new MerkleFrontier(), 0);
@@ -55,18 +59,19 @@ public sealed class StoreMonitor : BackgroundService
     private long _fullUntil;
     private bool _toldSkew;
 
-    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory,
+    public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory, KnownHeads known,
         ServerOptions options, Findings findings, AuditStatus audit, HealthServiceImpl health, Metrics metrics, TimeProvider time,
         ILogger<StoreMonitor> logger)
     {
-        (_store, _tail, _signer, _memory, _options, _findings, _audit, _health, _time, _logger) =
-            (store, tail, signer, memory, options, findings, audit, health, time, logger);
+        (_store, _tail, _signer, _memory, _known, _options, _findings, _audit, _health, _time, _logger) =
+            (store, tail, signer, memory, known, options, findings, audit, health, time, logger);
         memory.Changed += Publish;
         ledger.StoreFailed += OnStoreFailed;
         findings.Changed += Publish;
         audit.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
         metrics.WatchViolations(() => findings.Open);
+        metrics.WatchReplication(() => WaitsForStandby);
         Publish();
     }
 
@@ -75,6 +80,16 @@ public sealed class StoreMonitor : BackgroundService
 
     /// <summary>Whether the store has been prepared: migrated, and the log opened.</summary>
     public bool IsReady { get; private set; }
+
+    /// <summary>Whether commits wait for another machine, as last seen; false while the store does not answer.</summary>
+    public bool WaitsForStandby
+    {
+        get
+        {
+            lock (_statusLock)
+                return _waitsForStandby;
+        }
+    }
 
     /// <summary>This server's clock less the store's, as last seen.</summary>
     public TimeSpan ClockSkew { get; private set; }
@@ -86,13 +101,18 @@ public sealed class StoreMonitor : BackgroundService
     public async Task PrepareAsync(CancellationToken cancellationToken)
     {
         await _store.MigrateAsync(cancellationToken);
+        var heard = await _known.ReadAsync(cancellationToken);
         var head = await _store.ReadHeadAsync(cancellationToken);
         if (head is not null && _options.LogId is { } wanted && wanted != LogName.Split(head.LogId).Base)
         {
             throw new StoreException(StoreFailure.Unusable,
                 $"AEGIS_LOG_ID is \"{wanted}\", and the database holds the log \"{head.LogId}\".");
         }
+        if (head is null)
+            KnownHeads.RefuseEmpty(heard);
         _signer.Load(head);
+        if (head is { IsSealed: true })
+            _known.Take(heard, head.LogId, isStart: true);
         await _memory.LoadAsync(head, cancellationToken);
         await OpenAsync(head, cancellationToken);
         await _findings.SyncAsync(cancellationToken);
@@ -170,7 +190,7 @@ public sealed class StoreMonitor : BackgroundService
             catch (Exception e) when (!stoppingToken.IsCancellationRequested)
             {
                 // Whatever it is, a probe that failed must not end the probing.
-                Observe(answers: false, isWritable: false, e);
+                Observe(answers: false, isWritable: false, waitsForStandby: false, e);
             }
             await _wake.WaitAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
         }
@@ -180,8 +200,10 @@ public sealed class StoreMonitor : BackgroundService
     {
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         patience.CancelAfter(ProbePatience);
-        var seen = _memory.Size;
-        var probe = await _store.ProbeAsync(patience.Token);
+        _known.Take(await _known.ReadAsync(patience.Token), LogId, isStart: false);
+        var seen = _memory.Look();
+        // A driver that is told to give up asks the database first, which may be as silent: it is left to itself.
+        var probe = await _store.ProbeAsync(patience.Token).WaitAsync(ProbePatience, cancellationToken);
         await _memory.FollowAsync(probe.Head ?? NoHead, seen, cancellationToken);
         var isRolledBack = _memory.RolledBack is not null;
         if (isRolledBack && !_wasRolledBack)
@@ -197,10 +219,10 @@ public sealed class StoreMonitor : BackgroundService
                 _logger.LogWarning("This server's clock is off by {Skew} from the store's", ClockSkew);
         }
         var isFull = _time.GetTimestamp() < Interlocked.Read(ref _fullUntil);
-        Observe(answers: true, probe.IsWritable && !isFull, null);
+        Observe(answers: true, probe.IsWritable && !isFull, probe.WaitsForStandby, null);
     }
 
-    private void Observe(bool answers, bool isWritable, Exception? e)
+    private void Observe(bool answers, bool isWritable, bool waitsForStandby, Exception? e)
     {
         lock (_statusLock)
         {
@@ -213,7 +235,17 @@ public sealed class StoreMonitor : BackgroundService
                 else if (_wasObserved)
                     _logger.LogInformation("The store answers and takes writes");
             }
-            (_answers, _isWritable, _wasObserved) = (answers, isWritable, true);
+            // Of a store that is away nothing is known: told is what the next one that takes writes does.
+            if (isWritable && _wasReplicated is { } before && before != waitsForStandby)
+            {
+                if (waitsForStandby)
+                    _logger.LogInformation("Commits wait for a standby again: a reply survives the loss of the database's machine");
+                else
+                    _logger.LogWarning("Commits no longer wait for a standby: a reply may be lost with the database's machine");
+            }
+            if (isWritable)
+                _wasReplicated = waitsForStandby;
+            (_answers, _isWritable, _waitsForStandby, _wasObserved) = (answers, isWritable, waitsForStandby, true);
         }
         Publish();
     }
@@ -248,6 +280,7 @@ public sealed class StoreMonitor : BackgroundService
                 Set(name, _answers);
             Set(Writes, _answers && _isWritable && _memory.RolledBack is null);
             Set(Integrity, _answers && _findings.IsClean && _audit.IsCurrent);
+            Set(Replication, _waitsForStandby);
         }
 
         void Set(string name, bool serves) => _health.SetStatus(name,

@@ -249,6 +249,11 @@ public sealed record StoreProbe(bool IsWritable, StoredHead? Head, long Clock)
 {
     /// <summary>How many records the log has.</summary>
     public long LogSize => Head?.Size ?? 0;
+
+    /// <summary>
+    /// Whether a commit waits until another machine has flushed it too, so that a reply survives the loss of the database's machine.
+    /// </summary>
+    public bool WaitsForStandby { get; init; }
 }
 
 /// <summary>

@@ -14,7 +14,7 @@ public sealed partial class PostgresLedgerStore
 
         try
         {
-            await using var connection = await _writer.OpenConnectionAsync(cancellationToken);
+            await using var connection = await OpenAsync(_writer, cancellationToken);
             return await UnlessBrokenAsync(connection, async () => (await connection.QueryAsync<string>(new CommandDefinition(
                 """
                 INSERT INTO violation (

@@ -18,7 +18,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            connection = await OpenAsync(_writer, cancellationToken);
             return new Transaction(connection, await UnlessBrokenAsync(connection, async () =>
             {
                 // Alone it is there at once, and a round trip of its own would be all that it costs.
@@ -44,7 +44,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await _writer.OpenConnectionAsync(cancellationToken);
+            connection = await OpenAsync(_writer, cancellationToken);
             var warned = false;
             connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
             var found = await UnlessBrokenAsync(connection, () => FindAndCommitAsync(connection, logIndex));
@@ -96,7 +96,7 @@ public sealed partial class PostgresLedgerStore
     {
         try
         {
-            await using var connection = await _reader.OpenConnectionAsync();
+            await using var connection = await OpenAsync(_reader, CancellationToken.None);
             await connection.ExecuteAsync(
                 """
                 SELECT pg_terminate_backend(holder.pid)
@@ -208,7 +208,7 @@ public sealed partial class PostgresLedgerStore
     private StoreException Failed(Exception e)
     {
         if (e is not PostgresException || e is PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction })
-            _writer.Clear();
+            Leave(_writer);
         return Classify(e);
     }
 

@@ -19,6 +19,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     // lets all of them go on before it asks again.
     private const string MigrationLockTimeout = "500ms";
     private static readonly TimeSpan MigrationPause = TimeSpan.FromSeconds(3);
+    // Shorter than a probe's patience: else one host that is gone without a word and is listed first would hide the others from it.
+    private const int ConnectSecondsOfMany = 2;
 
     // The ledger's, and those that a commit of unknown outcome keeps or is made sure of on.
     private const int WritersAtOnce = 4;
@@ -74,7 +76,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                 throw new ArgumentException("it names no Host");
             // A host that is gone without a word must not keep the others waiting; no token shortens this.
             if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
-                settings.Timeout = ConnectSeconds;
+                settings.Timeout = settings.Host.Contains(',', StringComparison.Ordinal) ? ConnectSecondsOfMany : ConnectSeconds;
             if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
                 settings.TargetSessionAttributes = "primary";
             return new PostgresLedgerStore(settings);
@@ -93,7 +95,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         try
         {
             // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
-            await using var connection = await _reader.OpenConnectionAsync(cancellationToken);
+            await using var connection = await OpenAsync(_reader, cancellationToken);
             await connection.ExecuteAsync(new CommandDefinition("SELECT pg_advisory_lock(@MigrationLock)",
                 new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
             try
@@ -122,24 +124,30 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         var probe = await ReadAsync(async connection =>
         {
+            // The writer's session asks for synchronous_commit itself, whatever the database's default: its commits wait for a standby
+            // as soon as one is named, be it connected or not. PostgreSQL waits for none where it takes no replication at all.
             await using var results = await connection.QueryMultipleAsync(new CommandDefinition(
                 """
                 SELECT
                     NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean,
+                    current_setting('synchronous_standby_names') <> '' AND current_setting('max_wal_senders')::int > 0,
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
                 SELECT log_id, size, frontier, signed_note, last_recorded_at FROM log_head ORDER BY size DESC LIMIT 1
                 """,
                 cancellationToken: cancellationToken));
-            var (isWritable, now) = await results.ReadSingleAsync<(bool, long)>();
-            return new StoreProbe(isWritable, (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead(), now);
+            var (isWritable, namesStandby, now) = await results.ReadSingleAsync<(bool, bool, long)>();
+            return new StoreProbe(isWritable, (await results.ReadSingleOrDefaultAsync<HeadRow>())?.ToStoredHead(), now)
+            {
+                WaitsForStandby = isWritable && namesStandby,
+            };
         }, cancellationToken);
         if (!probe.IsWritable)
         {
             // Leave the old primary: connections opened from now on look for the new one.
-            _writer.Clear();
-            _reader.Clear();
-            _lookup.Clear();
-            _log.Clear();
+            Leave(_writer);
+            Leave(_reader);
+            Leave(_lookup);
+            Leave(_log);
         }
         return probe;
     }
@@ -230,6 +238,33 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     private Task<T> ReadLogAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
         ReadAsync(_log, read, cancellationToken);
+    /// <summary>
+    /// Opens a connection, of several hosts to the one that is meant. When none is, each is asked again next time: a standby may have
+    /// become the primary meanwhile.
+    /// </summary>
+    /// <remarks>
+    /// A known weakness: the driver does not remember that a host has not answered in time. While one that is listed before the primary
+    /// is gone without a word, each opening waits for it.
+    /// </remarks>
+    private static async Task<NpgsqlConnection> OpenAsync(NpgsqlDataSource source, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await source.OpenConnectionAsync(cancellationToken);
+        }
+        catch (NpgsqlException)
+        {
+            (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
+            throw;
+        }
+    }
+
+    /// <summary>Closes connections that are idle, and forgets which host is what: those opened from now on look for the primary.</summary>
+    private static void Leave(NpgsqlDataSource source)
+    {
+        source.Clear();
+        (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
+    }
 
     private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
@@ -240,7 +275,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         {
             try
             {
-                await using var connection = await source.OpenConnectionAsync(cancellationToken);
+                await using var connection = await OpenAsync(source, cancellationToken);
                 return await UnlessBrokenAsync(connection, () => read(connection));
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Google.Protobuf.WellKnownTypes;
@@ -60,6 +61,24 @@ public sealed class DatabaseLossTests
                 ("", StatusCode.OK), ("STORE_UNAVAILABLE", StatusCode.Unavailable), ("OUTCOME_UNKNOWN", StatusCode.Unknown)), told);
             Assert.That(sequence, reason == "OUTCOME_UNKNOWN" ? Is.InRange(moves + 1, moves + 2) : Is.EqualTo(moves + 1), told);
         }
+    }
+
+    [Test]
+    public async Task A_database_that_falls_silent_is_told_within_seconds()
+    {
+        await using var setup = await ProxiedServer.StartAsync();
+        await Until.HealthAsync(setup.Server.Health, "aegis.writes", serving: true);
+
+        // As when its machine's cable is pulled: connections stay, new ones are taken, and nothing comes back.
+        setup.Proxy.HoldReplies();
+        var since = Stopwatch.StartNew();
+        await Until.HealthAsync(setup.Server.Health, "aegis.writes", serving: false);
+        var told = since.Elapsed;
+        setup.Proxy.ReleaseReplies();
+        await Until.HealthAsync(setup.Server.Health, "aegis.writes", serving: true);
+
+        TestContext.Progress.WriteLine($"a silent database was told after {told.TotalSeconds:F1} s");
+        Assert.That(told, Is.LessThan(TimeSpan.FromSeconds(6)));
     }
 
     [Test]

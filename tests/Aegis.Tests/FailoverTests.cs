@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
 using Npgsql;
 
 namespace Aegis.Tests;
@@ -58,6 +60,22 @@ public sealed class FailoverTests
             + $"callers go on {written.TotalSeconds:F2}");
         Assert.That((lost, doubled), Is.EqualTo((0, 0)));
         Assert.That(load.Acknowledged, Is.GreaterThan(acknowledged));
+    }
+
+    [Test]
+    public async Task A_host_that_is_silent_and_listed_first_does_not_hide_the_primary()
+    {
+        // Takes connections and never says anything, as a machine whose cable was pulled.
+        using var silent = new TcpListener(IPAddress.Loopback, 0);
+        silent.Start();
+        await using var primary = await PostgresCluster.StartPrivateAsync();
+        await using var server = await TestServer.StartAsync(new NpgsqlConnectionStringBuilder(primary.ConnectionString)
+        {
+            Host = $"127.0.0.1:{((IPEndPoint)silent.LocalEndpoint).Port},127.0.0.1:{primary.Port}",
+        }.ToString());
+
+        await Until.HealthAsync(server.Health, "aegis.writes", serving: true);
+        await Until.SucceedsAsync(() => Given.WorkflowAsync(server));
     }
 
     private static string Hosts(PostgresCluster first, PostgresCluster second) =>

@@ -87,6 +87,27 @@ public sealed class FrozenServerTests
     }
 
     [Test]
+    public async Task A_server_that_reads_an_old_log_after_it_lost_the_lock_does_not_take_it_for_one_taken_back()
+    {
+        await using var setup = await Frozen.StartAsync();
+        var id = await Given.WorkflowAsync(setup.Other);
+
+        // The log is locked, and what was read under the lock arrives only once others have written and the server has seen it.
+        var begun = setup.Proxy.SilenceFromRequest(CuttingProxy.Text(id));
+        var moving = setup.MoveAsync(id);
+        await begun;
+        await setup.Other.Workflows.TransitionWorkflowAsync(
+            Given.Move(id, "NEW", "BY-THE-OTHER"), deadline: DateTime.UtcNow.AddSeconds(40));
+        await Task.Delay(2500);
+        setup.Proxy.EndSilence();
+        var error = await Assert.ThrowsAsync<RpcException>(() => moving);
+
+        Assert.That(error!.StatusCode, Is.AnyOf(StatusCode.Unavailable, StatusCode.Aborted), error.Status.Detail);
+        await setup.GoesOnAsync(id, "BY-THE-OTHER");
+        Assert.That(setup.Server.Output, Does.Not.Contain("are gone"));
+    }
+
+    [Test]
     public async Task Under_load_a_frozen_server_costs_its_callers_time_and_nobody_a_record()
     {
         await using var setup = await Frozen.StartAsync();

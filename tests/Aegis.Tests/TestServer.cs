@@ -108,6 +108,7 @@ internal sealed class TestServer : IAsyncDisposable
                 ["AEGIS_SIGNING_KEY"] = SharedKey.Path,
                 ["AEGIS_MEMORY_FILE"] = null,
                 ["AEGIS_MEMORY"] = null,
+                ["AEGIS_KNOWN_HEADS"] = null,
                 ["AEGIS_DRAIN_SECONDS"] = "0",
                 ["AEGIS_LOG_ID"] = null,
                 ["AEGIS_ALLOW_INSECURE"] = null,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from aegis.v1.system_service_pb2 import GetServerInfoRequest
+from aegis.v1.system_service_pb2_grpc import SystemServiceStub
 
 from . import ROOT
 from .processes import DrillError, Process, Processes, free_port, run, until
@@ -167,9 +169,15 @@ class Server:
     def verifier_key(self) -> str:
         """The key that its log is verified by, from the key's file and not by the server's own word."""
         return run(
-            ["dotnet", self.programs.command, "key", "show", "--file", self.signing_key],
+            ["dotnet", self.programs.command, "key", "show", "--file", self.signing_key, "--log-id", self.log_id()],
             environment=clean_environment(),
         ).strip()
+
+    def log_id(self) -> str:
+        """The name of its log."""
+        with grpc.insecure_channel(self.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            stub = SystemServiceStub(channel)  # type: ignore[no-untyped-call]
+            return str(stub.GetServerInfo(GetServerInfoRequest(), timeout=10).log_id)
 
 
 def is_serving(target: str, service: str, timeout: float = 2.0) -> bool:

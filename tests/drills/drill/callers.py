@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import grpc
 from aegis.v1.workflow_pb2 import Snapshot
 from aegis.v1.workflow_service_pb2 import CheckpointWorkflowRequest, StartWorkflowRequest, TransitionWorkflowRequest
-from aegis_client import AegisClient, AegisError
+from aegis_client import AegisClient, AegisError, FileHeadStore, IntegrityError, LogTrust
 from aegis_client.record_format import microseconds
 
 _REPEAT_SECONDS = 0.1
@@ -57,6 +57,12 @@ class Settings:
     pause: float = 0.0
     """Seconds that a caller rests between two writes."""
     metadata: dict[str, str] = field(default_factory=dict)
+    head_file: str = ""
+    """Where the newest head is kept; with it each write has to be proven before it counts as acknowledged."""
+    verifier_key: str = ""
+    """The log's, for `head_file`."""
+    accepted_log_ids: list[str] = field(default_factory=list)
+    """Generations of the log that `head_file` may go on to."""
 
 
 class Ledger:
@@ -154,9 +160,10 @@ class Callers:
                 response = await self._client.write(method, request, timeout=self._settings.timeout)
             except AegisError as e:
                 self._ledger.failed("call", method, e.reason or e.code.name, e.message, began)
-                if e.code not in _REPEATABLE:
-                    return None
                 await asyncio.sleep(_REPEAT_SECONDS)
+                # One that does not believe the log any more believes no answer of its, whatever its code.
+                if e.code not in _REPEATABLE or isinstance(e, IntegrityError):
+                    return None
                 continue
             self._ledger.acknowledged(request, response, began)
             return bytes(response.record.hash)
@@ -167,7 +174,11 @@ async def main(settings: Settings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with open(settings.ledger, "a", encoding="utf-8") as file:
         ledger = Ledger(file)
-        async with AegisClient(*settings.targets, interceptors=[Attempts(ledger)]) as client:
+        trust = None
+        if settings.head_file:
+            store = FileHeadStore(settings.head_file)
+            trust = LogTrust([settings.verifier_key], store, accepted_log_ids=settings.accepted_log_ids)
+        async with AegisClient(*settings.targets, interceptors=[Attempts(ledger)], trust=trust) as client:
             await Callers(settings, client, ledger, stop).run()
 
 

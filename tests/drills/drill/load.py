@@ -16,6 +16,10 @@ from .callers import Settings
 from .processes import DrillError, Process, Processes, until
 
 
+# What the contract says of a write whose outcome is unknown.
+_OUTCOME_UNKNOWN = "may or may not have happened"
+
+
 @dataclass(frozen=True)
 class Acknowledged:
     """A record that a caller was told of."""
@@ -43,6 +47,11 @@ class Failed:
     message: str
     began: float
     at: float
+
+    @property
+    def is_outcome_unknown(self) -> bool:
+        """Whether it was told that the write may have been recorded."""
+        return self.code in ("OUTCOME_UNKNOWN", "UNKNOWN") or _OUTCOME_UNKNOWN in self.message
 
     def __str__(self) -> str:
         return f"{self.method}: {self.code}: {self.message}"

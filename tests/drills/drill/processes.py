@@ -167,6 +167,16 @@ class Processes:
     def _pid_file(self, name: str) -> Path:
         return self._logs / f"{name}.pid"
 
+    def reap_orphans(self) -> None:
+        """Waits for what was left to us by a process that we have started, as init does: else it looks as if it still ran."""
+        ours = {process.pid for process in self._started}
+        for pid in children(os.getpid()):
+            with contextlib.suppress(OSError, IndexError):
+                # pid (name) state parent group session
+                state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+                if state == "Z" and int(session) != os.getsid(0) and pid not in ours:
+                    os.waitpid(pid, os.WNOHANG)
+
     def tails(self) -> str:
         """The ends of the logs of all that were started, for a drill that failed."""
         logs = sorted({process.log: process for process in self._started}.values(), key=lambda p: p.name)
