@@ -143,7 +143,7 @@ public sealed partial class PostgresLedgerStore
             workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
         statements.Add(
             """
-            SELECT key.namespace, key.workflow_id, bool_or(violation.recorded_at <> 0)
+            SELECT key.namespace, key.workflow_id, count(*), max(violation.number), bool_or(violation.recorded_at <> 0)
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             JOIN violation
               ON violation.released_at = 0
@@ -166,7 +166,8 @@ public sealed partial class PostgresLedgerStore
         await reader.NextResultAsync();
         var hashes = await reader.RowsAsync(r => HashBytes.One(r.GetFieldValue<byte[]>(0)));
         var found = await reader.RowsAsync(WorkflowRow.Read);
-        var quarantines = await reader.RowsAsync(r => new Quarantine(new WorkflowKey(r.GetString(0), r.GetString(1)), r.GetBoolean(2)));
+        var quarantines = await reader.RowsAsync(r => new Quarantine(
+            new OpenOf(new WorkflowKey(r.GetString(0), r.GetString(1)), r.GetInt64(2), r.GetInt64(3)), r.GetBoolean(4)));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         return new BatchState
         {
