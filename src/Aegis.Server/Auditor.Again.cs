@@ -58,8 +58,9 @@ public sealed partial class Auditor
             size, all: told.Class is ViolationClass.TileModified or ViolationClass.WorkflowHeadModified, cancellationToken));
         if (told.Class == ViolationClass.TileModified && await IsHighTileWrongAsync(index, size, cancellationToken))
             found.Add(told);
-        // What else there is is found where it is.
-        return [.. found.Where(v => told.IsOfLog ? v.LogIndex == told.LogIndex : v.Key == told.Key)
+        // What else there is is found where it is. A record that is gone may have no name any more but the one that it was told by.
+        return [.. found.Where(v => v.LogIndex == told.LogIndex && (told.IsOfLog || v.IsOfLog) || v.Key == told.Key)
+            .Select(v => v.IsOfLog && !told.IsOfLog ? told : v)
             .GroupBy(v => (v.Class, v.Key, v.Sequence, v.LogIndex)).Select(g => g.First())];
     }
 

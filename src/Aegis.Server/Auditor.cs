@@ -47,9 +47,13 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             {
                 if (monitor.IsReady)
                     pause = await round(stoppingToken);
+                status.Reads(what, isSo: true);
             }
-            catch (StoreException)
+            catch (StoreException e)
             {
+                // The monitor tells of a store that is away, and nobody else of a place that cannot be read.
+                if (e.Failure == StoreFailure.Damaged && status.Reads(what, isSo: false))
+                    logger.LogError(e, "{What} cannot be audited: {Reason}", what, e.Message);
                 pause = Interval;
             }
             catch (Exception e) when (!stoppingToken.IsCancellationRequested)

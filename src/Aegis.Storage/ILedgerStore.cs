@@ -312,6 +312,12 @@ public enum StoreFailure
     /// <summary>The commit may or may not have happened.</summary>
     OutcomeUnknown,
 
+    /// <summary>
+    /// The database says that its files are damaged: what was asked for cannot be read or written there. Nothing was stored, and
+    /// other places may well be in order.
+    /// </summary>
+    Damaged,
+
     /// <summary>The store is not one that can be used: in use by another server, of a later version, altered.</summary>
     Unusable,
 }

@@ -14,20 +14,18 @@ public sealed partial class PostgresLedgerStore
         try
         {
             connection = await _writer.OpenConnectionAsync(cancellationToken);
-            return await UnlessBrokenAsync(connection, () => AddViolationsAsync(connection, violations, cancellationToken));
+            var added = await UnlessBrokenAsync(connection, () => AddViolationsAsync(connection, violations, cancellationToken));
+            await connection.DisposeAsync();
+            return added;
         }
         catch (Exception e)
         {
+            await DiscardAsync(connection);
             if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
                 await EndSilentHolderAsync();
             if (e is NpgsqlException or TimeoutException)
                 throw Failed(e);
             throw;
-        }
-        finally
-        {
-            // Nothing is open where it went well.
-            await DiscardAsync(connection);
         }
     }
 

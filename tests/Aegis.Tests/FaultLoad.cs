@@ -71,9 +71,9 @@ internal sealed partial class FaultLoad(IReadOnlyList<GrpcChannel> channels, int
             {
                 await once(random);
             }
-            catch (RpcException e)
+            catch (Exception e)
             {
-                Miss($"caller {caller}: {e.Status.StatusCode} {ReasonOf(e)}: {e.Status.Detail}");
+                Miss($"caller {caller}: {(e is RpcException call ? ReasonOf(call) : "")} {e}");
             }
         }
     }
@@ -220,7 +220,16 @@ internal sealed partial class FaultLoad(IReadOnlyList<GrpcChannel> channels, int
 
     private static async Task<List<Pb.ImportWorkflowsResponse>> ImportOnceAsync(GrpcChannel channel, byte[] export)
     {
-        var outcomes = await Exports.ImportAsync(Recovery(channel), export);
+        List<Pb.ImportWorkflowsResponse> outcomes;
+        try
+        {
+            outcomes = await Exports.ImportAsync(Recovery(channel), export);
+        }
+        catch (IOException e)
+        {
+            // The server was killed while it was sent to.
+            throw new RpcException(new Grpc.Core.Status(StatusCode.Unavailable, e.Message));
+        }
         // One that could not be stored just now is told as refused for that reason, and sent again.
         return outcomes.Exists(o => o.Reason is "STORE_UNAVAILABLE" or "OUTCOME_UNKNOWN" or "SHUTTING_DOWN")
             ? throw new RpcException(new Grpc.Core.Status(StatusCode.Unavailable, outcomes[0].Message))
