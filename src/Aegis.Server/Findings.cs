@@ -44,6 +44,9 @@ public sealed partial class Findings(
     private readonly Channel<FoundViolation> _overtaken = Channel.CreateBounded<FoundViolation>(
         new BoundedChannelOptions(KeptMax) { FullMode = BoundedChannelFullMode.DropWrite, SingleReader = true });
 
+    // Under _syncing: what a repair has overtaken, and so was not stored.
+    private readonly List<FoundViolation> _passedOver = [];
+
     // Written under _syncing.
     private volatile Known? _known;
     private OpenViolations _counted;
@@ -146,6 +149,10 @@ public sealed partial class Findings(
         {
             await StoreAsync(cancellationToken);
             await ReadAsync(cancellationToken);
+            // What is open all the same needs no further look.
+            foreach (var found in _passedOver.Where(f => !IsOpen(f)))
+                _overtaken.Writer.TryWrite(found);
+            _passedOver.Clear();
         }
         catch (StoreException)
         {
@@ -201,6 +208,9 @@ public sealed partial class Findings(
         await SettleAsync(cancellationToken);
     }
 
+    private bool IsOpen(FoundViolation found) =>
+        _known!.ByWorkflow.TryGetValue(found.Violation.Key, out var open) && open.Exists(v => v.Id == found.Id);
+
     private async Task StoreAsync(CancellationToken cancellationToken)
     {
         while (true)
@@ -228,13 +238,9 @@ public sealed partial class Findings(
                         _stored[found.Id] = now;
                 }
             }
-            foreach (var (waiting, found) in some)
-            {
-                if (added.Opened.Contains(found.Id))
-                    Tell(waiting);
-                else if (added.Overtaken.Contains(found.Id))
-                    _overtaken.Writer.TryWrite(found);
-            }
+            foreach (var (waiting, _) in some.Where(s => added.Opened.Contains(s.Found.Id)))
+                Tell(waiting);
+            _passedOver.AddRange(some.Select(s => s.Found).Where(f => added.Overtaken.Contains(f.Id)));
         }
     }
 
