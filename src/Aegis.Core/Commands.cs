@@ -220,7 +220,8 @@ public sealed record LogActCommand(string Act, Parts Parts) : Command
     /// <summary>What the act restores; null for nothing.</summary>
     public Repair? Repair { get; init; }
 
-    public override IEnumerable<WorkflowKey> Workflows => [WorkflowKey.Log, .. Violations?.Keys ?? []];
+    public override IEnumerable<WorkflowKey> Workflows =>
+        [WorkflowKey.Log, .. Violations?.Keys ?? [], .. Violations?.Seen.Select(s => s.Key) ?? []];
     public override int Weight => 1024 + Parts.Bytes + (Repair?.Weight ?? 0);
 }
 

@@ -46,6 +46,11 @@ public sealed partial class LedgerBatch
         return new LogActed(record);
     }
 
+    private static Refusal FoundMeanwhile(WorkflowKey key) => new(Reason.SequenceMismatch,
+        $"Other violations of {(key == WorkflowKey.None ? "the log" : key.ToString())} are open than when this was worked out. "
+        + "Look again.",
+        Refusal.Of(key));
+
     private Refusal? Apply(ViolationChange change)
     {
         // A repair may be of what nothing was found about; recording or releasing has to concern something.
@@ -53,6 +58,12 @@ public sealed partial class LedgerBatch
         {
             return new Refusal(Reason.WorkflowNotFound, $"No open violation of {change.Keys[0]} is there to act upon.",
                 Refusal.Of(change.Keys[0]));
+        }
+        foreach (var seen in change.Seen)
+        {
+            var open = _state.Quarantines.FirstOrDefault(q => q.Key == seen.Key)?.Open ?? new OpenOf(seen.Key, 0, 0);
+            if (open != seen)
+                return FoundMeanwhile(seen.Key);
         }
         foreach (var key in change.Keys.Where(_quarantines.ContainsKey))
         {

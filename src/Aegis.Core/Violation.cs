@@ -105,6 +105,12 @@ public sealed record FoundViolation(string Id, Violation Violation, long FoundAt
     {
     }
 
+    /// <summary>
+    /// The size of the log before what it tells of was read. A repair that was recorded at this place or later may have mended
+    /// it meanwhile. Not kept.
+    /// </summary>
+    public long ReadAt { get; init; }
+
     /// <summary>Grows in the order in which violations were stored.</summary>
     public long Number { get; init; }
 
@@ -134,12 +140,29 @@ public enum ViolationFate
 /// <param name="Ids">Which of them; null for all.</param>
 /// <param name="UpToNumber">The newest that was looked at: what was found since is not meant.</param>
 public sealed record ViolationChange(
-    ViolationFate Fate, IReadOnlyList<WorkflowKey> Keys, IReadOnlyList<string>? Ids, long UpToNumber);
+    ViolationFate Fate, IReadOnlyList<WorkflowKey> Keys, IReadOnlyList<string>? Ids, long UpToNumber)
+{
+    /// <summary>
+    /// What was open when the act was worked out, also of workflows that had none. The act is refused when it is not the same
+    /// any more: what was found since has to be looked at before something is said to be mended.
+    /// </summary>
+    public IReadOnlyList<OpenOf> Seen { get; init; } = [];
+}
+
+/// <summary>How many violations of a workflow are open, and the newest of them; the empty key for the log itself.</summary>
+public readonly record struct OpenOf(WorkflowKey Key, long Count, long NewestNumber)
+{
+    public static OpenOf Of(WorkflowKey key, IReadOnlyCollection<FoundViolation> open) =>
+        new(key, open.Count, open.Count == 0 ? 0 : open.Max(v => v.Number));
+}
 
 /// <summary>A workflow with open violations, as a batch reads it.</summary>
-/// <param name="Key">The workflow.</param>
+/// <param name="Open">Of which workflow, and how many.</param>
 /// <param name="IsRecorded">Whether the log's own history tells of its quarantine.</param>
-public sealed record Quarantine(WorkflowKey Key, bool IsRecorded);
+public sealed record Quarantine(OpenOf Open, bool IsRecorded)
+{
+    public WorkflowKey Key => Open.Key;
+}
 
 /// <summary>A field, or an erasable part, that is not what it was; null where it is not known, or not there.</summary>
 public sealed record Difference(string Field, string? Original, string? Found)

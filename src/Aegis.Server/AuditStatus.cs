@@ -16,6 +16,7 @@ public sealed class AuditStatus
     private long _size;
     private long _rounds;
     private DateTimeOffset? _wholeSince;
+    private readonly HashSet<string> _unreadable = [];
 
     public AuditStatus(LogTail tail, ServerOptions options, Metrics metrics, TimeProvider time)
     {
@@ -56,14 +57,16 @@ public sealed class AuditStatus
         }
     }
 
-    /// <summary>Whether both the newest records and the whole history were looked at within their bounds.</summary>
+    /// <summary>
+    /// Whether both the newest records and the whole history were looked at within their bounds, and can be read on.
+    /// </summary>
     public bool IsCurrent
     {
         get
         {
             lock (_lock)
             {
-                return FirstAudit.IsCompleted && _time.GetElapsedTime(_auditedAt) < TailAgeMax
+                return FirstAudit.IsCompleted && _unreadable.Count == 0 && _time.GetElapsedTime(_auditedAt) < TailAgeMax
                     && (_wholeSince is not { } since || _time.GetUtcNow() - since < _options.ScrubPeriod);
             }
         }
@@ -71,6 +74,18 @@ public sealed class AuditStatus
 
     /// <summary>Called when the first audit is done, and when the whole history was verified.</summary>
     public event Action? Changed;
+
+    /// <summary>Tells whether something that is audited can be read, or the database says that its files are damaged there.</summary>
+    /// <returns>Whether that was not known.</returns>
+    public bool Reads(string what, bool isSo)
+    {
+        bool isNew;
+        lock (_lock)
+            isNew = isSo ? _unreadable.Remove(what) : _unreadable.Add(what);
+        if (isNew)
+            Changed?.Invoke();
+        return isNew;
+    }
 
     /// <summary>The newest records were looked at, up to a size of the log.</summary>
     public void Audited(long size)

@@ -9,7 +9,7 @@ namespace Aegis.Server;
 /// <see cref="AuditStatus"/>. A store that is away is told by the monitor, and the audit goes on when it is back.
 /// </summary>
 public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, LogSigner signer, SignerMemory memory,
-    LogProofs proofs, Findings findings, AuditStatus status, ServerOptions options, Metrics metrics, TimeProvider time,
+    LogProofs proofs, Repairer repairer, Findings findings, AuditStatus status, ServerOptions options, Metrics metrics, TimeProvider time,
     ILogger<Auditor> logger) : BackgroundService
 {
     /// <summary>How many of the newest records are looked at in every round.</summary>
@@ -32,7 +32,8 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     private bool _wasRolledBack;
 
     protected override Task ExecuteAsync(CancellationToken stoppingToken) => Task.WhenAll(
-        RepeatAsync("The newest records", RoundAsync, stoppingToken), RepeatAsync("The history", ScrubAsync, stoppingToken));
+        RepeatAsync("The newest records", RoundAsync, stoppingToken), RepeatAsync("The history", ScrubAsync, stoppingToken),
+        RepeatAsync("What was found before a repair", LookAgainAsync, stoppingToken));
 
     /// <summary>One round: whatever fails in it must not end the auditing.</summary>
     private async Task RepeatAsync(string what, Func<CancellationToken, Task<TimeSpan>> round, CancellationToken stoppingToken)
@@ -46,9 +47,13 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             {
                 if (monitor.IsReady)
                     pause = await round(stoppingToken);
+                status.Reads(what, isSo: true);
             }
-            catch (StoreException)
+            catch (StoreException e)
             {
+                // The monitor tells of a store that is away, and nobody else of a place that cannot be read.
+                if (e.Failure == StoreFailure.Damaged && status.Reads(what, isSo: false))
+                    logger.LogError(e, "{What} cannot be audited: {Reason}", what, e.Message);
                 pause = Interval;
             }
             catch (Exception e) when (!stoppingToken.IsCancellationRequested)

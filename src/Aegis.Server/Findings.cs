@@ -1,4 +1,4 @@
-using System.Diagnostics;
+using System.Threading.Channels;
 using Aegis.Core;
 using Aegis.Storage;
 
@@ -8,7 +8,7 @@ namespace Aegis.Server;
 /// The violations that verification and the checks of every read find. They are kept in the store, which all servers read, so
 /// that what one finds is known to all and survives restarts; until one is stored it is kept here and tried again. A workflow
 /// that verifies again later stays quarantined: an edit that was undone is evidence still. Only an operator's release or
-/// repair closes a violation.
+/// repair closes a violation. What was read before a repair and is told after it is looked at again before it is kept.
 /// </summary>
 public sealed partial class Findings(
     ILedgerStore store, Ledger ledger, SignerMemory memory, TimeProvider time, ILogger<Findings> logger) : BackgroundService
@@ -24,6 +24,9 @@ public sealed partial class Findings(
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan SettlePatience = TimeSpan.FromSeconds(2);
 
+    // Longer than whoever reads takes to tell what it found, so that a repair which came since is noticed.
+    private static readonly TimeSpan TellingTime = TimeSpan.FromMinutes(1);
+
     // What was stored lately need not be stored again: reads find the same again and again.
     private static readonly TimeSpan StoredLately = TimeSpan.FromSeconds(5);
 
@@ -35,7 +38,14 @@ public sealed partial class Findings(
     // Guarded by _lock.
     private readonly Dictionary<string, Waiting> _waiting = [];
     private readonly Dictionary<string, long> _stored = [];
+    private readonly Queue<(long At, long Size)> _sizes = [];
     private bool _isClean;
+
+    private readonly Channel<FoundViolation> _overtaken = Channel.CreateBounded<FoundViolation>(
+        new BoundedChannelOptions(KeptMax) { FullMode = BoundedChannelFullMode.DropWrite, SingleReader = true });
+
+    // Under _syncing: what a repair has overtaken, and so was not stored.
+    private readonly List<FoundViolation> _passedOver = [];
 
     // Written under _syncing.
     private volatile Known? _known;
@@ -63,31 +73,54 @@ public sealed partial class Findings(
     /// Takes what was found: it is logged once, stored in the background, and never lost while this server lives. Returns at
     /// once, and may be called from anywhere.
     /// </summary>
-    public void Report(IReadOnlyList<Violation> violations) => Report(violations, areFresh: false);
+    public void Report(IReadOnlyList<Violation> violations) => Report(violations, null);
 
+    /// <summary>The same of what has to be kept once <see cref="SettleAsync"/> returns, though it was stored a moment ago.</summary>
     /// <param name="violations">What was found.</param>
-    /// <param name="areFresh">Whether it was read just now, so that no repair can have come after the reading.</param>
-    public void Report(IReadOnlyList<Violation> violations, bool areFresh)
+    /// <param name="readAt">The size of the log before it was read, as the store said; null for not known.</param>
+    public void Report(IReadOnlyList<Violation> violations, long? readAt)
     {
         if (violations.Count == 0)
             return;
+        var areFresh = readAt is not null;
         var now = time.GetTimestamp();
         var foundAt = (time.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond;
         lock (_lock)
         {
             foreach (var violation in violations)
             {
-                var found = new FoundViolation(Shortened(violation), foundAt);
+                var found = new FoundViolation(Shortened(violation), foundAt) { ReadAt = readAt ?? SizeBefore(now) };
                 var isStored = _stored.TryGetValue(found.Id, out var at) && time.GetElapsedTime(at, now) < StoredLately;
                 // Beyond so many they are found again once there is room.
                 if ((areFresh || !isStored) && _waiting.Count < KeptMax)
                 {
-                    _waiting.TryAdd(found.Id, new Waiting(found));
-                    _waiting[found.Id].IsFresh |= areFresh;
+                    // The later reading counts.
+                    if (!_waiting.TryAdd(found.Id, new Waiting(found)) && _waiting[found.Id].Found.ReadAt < found.ReadAt)
+                        _waiting[found.Id].Found = found;
                 }
             }
         }
         Wake();
+    }
+
+    /// <summary>Waits for findings that have to be looked at again before they are told: all that there are.</summary>
+    public async Task<IReadOnlyList<FoundViolation>> OvertakenAsync(CancellationToken cancellationToken)
+    {
+        await _overtaken.Reader.WaitToReadAsync(cancellationToken);
+        var found = new Dictionary<string, FoundViolation>();
+        while (_overtaken.Reader.TryRead(out var one))
+            found.TryAdd(one.Id, one);
+        return [.. found.Values];
+    }
+
+    /// <summary>A size that the log had before anything was read of which is told now. Called under _lock.</summary>
+    private long SizeBefore(long now)
+    {
+        if (_sizes.Count == 0 || time.GetElapsedTime(_sizes.Last().At, now) > Interval)
+            _sizes.Enqueue((now, memory.Size));
+        while (_sizes.Count > 1 && time.GetElapsedTime(_sizes.ElementAt(1).At, now) > TellingTime)
+            _sizes.Dequeue();
+        return _sizes.Peek().Size;
     }
 
     /// <summary>
@@ -116,6 +149,10 @@ public sealed partial class Findings(
         {
             await StoreAsync(cancellationToken);
             await ReadAsync(cancellationToken);
+            // What is open all the same needs no further look.
+            foreach (var found in _passedOver.Where(f => !IsOpen(f)))
+                _overtaken.Writer.TryWrite(found);
+            _passedOver.Clear();
         }
         catch (StoreException)
         {
@@ -171,33 +208,39 @@ public sealed partial class Findings(
         await SettleAsync(cancellationToken);
     }
 
+    private bool IsOpen(FoundViolation found) =>
+        _known!.ByWorkflow.TryGetValue(found.Violation.Key, out var open) && open.Exists(v => v.Id == found.Id);
+
     private async Task StoreAsync(CancellationToken cancellationToken)
     {
         while (true)
         {
-            List<Waiting> some;
-            bool areFresh;
+            List<(Waiting Waiting, FoundViolation Found)> some;
             lock (_lock)
             {
-                areFresh = _waiting.Values.Any(w => w.IsFresh);
-                some = [.. _waiting.Values.Where(w => w.IsFresh == areFresh).Take(StoredAtOnce)];
+                SizeBefore(time.GetTimestamp());
+                some = [.. _waiting.Values.Take(StoredAtOnce).Select(w => (w, w.Found))];
             }
             if (some.Count == 0)
                 return;
-            var opened = (await store.AddViolationsAsync([.. some.Select(w => w.Found)], areFresh, cancellationToken)).ToHashSet();
+            var added = await store.AddViolationsAsync([.. some.Select(s => s.Found)], cancellationToken);
             var now = time.GetTimestamp();
             lock (_lock)
             {
                 if (_stored.Count > KeptMax)
                     _stored.Clear();
-                foreach (var waiting in some)
+                foreach (var (waiting, found) in some)
                 {
-                    _waiting.Remove(waiting.Found.Id);
-                    _stored[waiting.Found.Id] = now;
+                    // One that was read again meanwhile waits on.
+                    if (waiting.Found == found)
+                        _waiting.Remove(found.Id);
+                    if (!added.Overtaken.Contains(found.Id))
+                        _stored[found.Id] = now;
                 }
             }
-            foreach (var waiting in some.Where(w => opened.Contains(w.Found.Id)))
+            foreach (var (waiting, _) in some.Where(s => added.Opened.Contains(s.Found.Id)))
                 Tell(waiting);
+            _passedOver.AddRange(some.Select(s => s.Found).Where(f => added.Overtaken.Contains(f.Id)));
         }
     }
 
@@ -289,10 +332,8 @@ public sealed partial class Findings(
     /// <summary>A finding on its way to the store.</summary>
     private sealed class Waiting(FoundViolation found)
     {
-        public FoundViolation Found { get; } = found;
-
-        /// <summary>Guarded by _lock.</summary>
-        public bool IsFresh { get; set; }
+        /// <summary>As it was last read. Guarded by _lock.</summary>
+        public FoundViolation Found { get; set; } = found;
 
         /// <summary>Written by whoever holds _syncing.</summary>
         public bool WasTold { get; set; }

@@ -25,6 +25,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var key = fields.Key(request.Namespace, request.WorkflowId);
         fields.Check();
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
+        var readAt = await SizeAsync(context.CancellationToken);
 
         var verifier = new ChainVerifier(key);
         var places = new List<(long LogIndex, Hash Hash)>();
@@ -40,7 +41,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (violations.Count > 0)
         {
             // Once it is told it also holds: writes are refused from here on.
-            findings.Report(violations, areFresh: true);
+            findings.Report(violations, readAt);
             await findings.SettleAsync(context.CancellationToken);
         }
         var response = ResponseOf(verifier, violations, logSize);
@@ -48,6 +49,8 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             response.Statement = await StatementAsync(head, context.CancellationToken);
         return response;
     }
+
+    private async Task<long> SizeAsync(CancellationToken cancellationToken) => (await store.ReadHeadAsync(cancellationToken))?.Size ?? 0;
 
     /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>
     private async Task<Pb.VerifyWorkflowResponse> DeletedAsync(WorkflowKey key, long logSize, CancellationToken cancellationToken)

@@ -17,8 +17,8 @@ public sealed partial class Ledger
     {
         switch (e.Failure)
         {
-            case StoreFailure.Rejected when commands.Count > 1:
-                logger.LogWarning(e, "The store refused a value in a batch of {Commands}; looking for it", commands.Count);
+            case StoreFailure.Rejected or StoreFailure.Damaged when commands.Count > 1:
+                logger.LogWarning(e, "The store refused something in a batch of {Commands}; looking for it", commands.Count);
                 await SplitAsync(commands);
                 break;
             case StoreFailure.OutcomeUnknown:

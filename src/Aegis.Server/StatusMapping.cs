@@ -85,6 +85,8 @@ internal static class StatusMapping
     {
         // One that has become unusable, as when it shuts this server out, is for the operator to mend; callers can only wait.
         StoreFailure.Unavailable or StoreFailure.Unusable => StoreUnavailable,
+        StoreFailure.Damaged => new Refusal(Reason.ChainBroken,
+            "The database says that its files are damaged where this is kept; nothing was written. The server's log tells where."),
         StoreFailure.Full => new Refusal(Reason.StoreFull, "The store has no room; nothing was written."),
         StoreFailure.OutcomeUnknown => new Refusal(Reason.OutcomeUnknown,
             "The store was lost while it committed: the write may or may not have happened."),

@@ -217,6 +217,8 @@ public sealed class StoreMonitor : BackgroundService
             _toldSkew = !_toldSkew;
             if (_toldSkew)
                 _logger.LogWarning("This server's clock is off by {Skew} from the store's", ClockSkew);
+            else
+                _logger.LogInformation("This server's clock agrees with the store's again");
         }
         var isFull = _time.GetTimestamp() < Interlocked.Read(ref _fullUntil);
         Observe(answers: true, probe.IsWritable && !isFull, probe.WaitsForStandby, null);

@@ -197,22 +197,14 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// <summary>The bytes of a snapshot, or null.</summary>
     Task<byte[]?> ReadSnapshotAsync(WorkflowKey key, Hash sha256, CancellationToken cancellationToken);
 
-    /// <summary>How long after a repair a finding about its workflow may be older than the repair.</summary>
-    static readonly TimeSpan RepairedLately = TimeSpan.FromSeconds(10);
-
     /// <summary>
-    /// Keeps violations, outside the log and its lock. One that is kept already stays as it is, open or released; one that was
-    /// repaired is opened again. Durable on return; doing it again changes nothing.
+    /// Keeps violations, beside the log and under its lock: no repair comes between. One that is kept already stays as it is,
+    /// open or released; one that was repaired is opened again; one that was read before a repair which may have mended it is
+    /// <see cref="Overtaken"/> and not kept. Durable on return; doing it again changes nothing.
     /// </summary>
     /// <param name="violations">What was found, each id once.</param>
-    /// <param name="areFresh">
-    /// Whether all was read just now. What was not may have been read before a repair: of a workflow that was repaired within
-    /// <see cref="RepairedLately"/> it is passed over, to be found again if it is still so.
-    /// </param>
     /// <param name="cancellationToken">Gives up.</param>
-    /// <returns>The ids of those that are open now and were not before.</returns>
-    Task<IReadOnlyList<string>> AddViolationsAsync(
-        IReadOnlyList<FoundViolation> violations, bool areFresh, CancellationToken cancellationToken);
+    Task<AddedViolations> AddViolationsAsync(IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken);
 
     /// <summary>Violations, newest first, from the first whose number is below the cursor.</summary>
     Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,
@@ -310,6 +302,11 @@ public sealed record ViolationFilter
     public bool IncludeReleased { get; init; }
 }
 
+/// <summary>What became of violations that were found.</summary>
+/// <param name="Opened">The ids of those that are open now and were not before.</param>
+/// <param name="Overtaken">The ids of those that have to be looked at again, since a repair came after they were read.</param>
+public sealed record AddedViolations(IReadOnlySet<string> Opened, IReadOnlySet<string> Overtaken);
+
 /// <summary>Changes whenever the set of open violations does.</summary>
 public readonly record struct OpenViolations(long Count, long Recorded, long NewestNumber, long NewestFoundAt);
 
@@ -333,6 +330,12 @@ public enum StoreFailure
 
     /// <summary>The commit may or may not have happened.</summary>
     OutcomeUnknown,
+
+    /// <summary>
+    /// The database says that its files are damaged: what was asked for cannot be read or written there. Nothing was stored, and
+    /// other places may well be in order.
+    /// </summary>
+    Damaged,
 
     /// <summary>The store is not one that can be used: in use by another server, of a later version, altered.</summary>
     Unusable,

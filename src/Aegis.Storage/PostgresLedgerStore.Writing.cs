@@ -154,7 +154,7 @@ public sealed partial class PostgresLedgerStore
                 found.forked_from_hash, found.created_log_index, found.created_at, found.updated_at, found.importing,
                 found.lease_owner, found.lease_epoch, found.lease_expires_at,
                 key.namespace <> 'aegis.system' AND violated.is_recorded IS NOT NULL AS quarantined,
-                key.namespace, key.workflow_id, violated.is_recorded
+                key.namespace, key.workflow_id, violated.is_recorded, violated.count, violated.newest
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             LEFT JOIN LATERAL (
                 SELECT *
@@ -163,7 +163,7 @@ public sealed partial class PostgresLedgerStore
                 ORDER BY w.workflow_id
                 LIMIT 1) AS found ON found.workflow_id = key.workflow_id
             CROSS JOIN LATERAL (
-                SELECT bool_or(recorded_at <> 0) AS is_recorded
+                SELECT bool_or(recorded_at <> 0) AS is_recorded, count(*) AS count, max(number) AS newest
                 FROM violation
                 WHERE released_at = 0 AND violation.namespace = key.namespace AND violation.workflow_id = key.workflow_id) AS violated
             """,
@@ -186,7 +186,9 @@ public sealed partial class PostgresLedgerStore
             Workflow: r.IsDBNull(0) ? null : WorkflowRow.Read(r),
             Quarantine: r.IsDBNull(WorkflowRow.Columns + 2)
                 ? null
-                : new Quarantine(new WorkflowKey(r.GetString(WorkflowRow.Columns), r.GetString(WorkflowRow.Columns + 1)),
+                : new Quarantine(
+                    new OpenOf(new WorkflowKey(r.GetString(WorkflowRow.Columns), r.GetString(WorkflowRow.Columns + 1)),
+                        r.GetInt64(WorkflowRow.Columns + 3), r.GetInt64(WorkflowRow.Columns + 4)),
                     r.GetBoolean(WorkflowRow.Columns + 2))));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         return new BatchState

@@ -322,6 +322,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             PostgresErrorCodes.InvalidCatalogName or PostgresErrorCodes.InvalidPassword
                 or PostgresErrorCodes.InvalidAuthorizationSpecification or PostgresErrorCodes.InsufficientPrivilege =>
                 new StoreException(StoreFailure.Unusable, $"PostgreSQL refuses: {((PostgresException)e).MessageText}.", e),
+            PostgresErrorCodes.DataCorrupted or PostgresErrorCodes.IndexCorrupted or PostgresErrorCodes.IoError
+                or PostgresErrorCodes.UndefinedFile =>
+                new StoreException(StoreFailure.Damaged,
+                    $"PostgreSQL reports damage: {((PostgresException)e).MessageText} (SQLSTATE {state}).", e),
             _ when state[..2] is "22" or "23" or "54" =>
                 new StoreException(StoreFailure.Rejected, $"PostgreSQL refused a value (SQLSTATE {state}).", e),
             _ => new StoreException(StoreFailure.Unavailable, $"PostgreSQL failed (SQLSTATE {state}).", e),

@@ -277,6 +277,14 @@ internal sealed class WorkflowRow
     };
 }
 
+/// <summary>How many violations of a workflow are open.</summary>
+internal sealed class OpenRow
+{
+    public long Count { get; init; }
+    public long NewestNumber { get; init; }
+    public long IsRecorded { get; init; }
+}
+
 /// <summary>A row of the table violation.</summary>
 internal sealed class ViolationRow
 {

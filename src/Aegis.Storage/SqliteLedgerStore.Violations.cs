@@ -7,8 +7,8 @@ namespace Aegis.Storage;
 // Violations: beside the log, so that they can be kept while the log takes no writes.
 public sealed partial class SqliteLedgerStore
 {
-    public async Task<IReadOnlyList<string>> AddViolationsAsync(
-        IReadOnlyList<FoundViolation> violations, bool areFresh, CancellationToken cancellationToken)
+    public async Task<AddedViolations> AddViolationsAsync(
+        IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
         SqliteConnection? connection = null;
@@ -16,11 +16,22 @@ public sealed partial class SqliteLedgerStore
         {
             connection = OpenForWriting();
             connection.Execute("BEGIN IMMEDIATE");
-            var repairedBefore = areFresh ? long.MaxValue : Now() - (long)ILedgerStore.RepairedLately.TotalMicroseconds;
-            var opened = violations.Where(v => Add(connection, v, repairedBefore)).Select(v => v.Id).ToList();
+            var repaired = connection.Query<RecordRow>(
+                """
+                SELECT *
+                FROM record
+                WHERE namespace = 'aegis.system'
+                  AND workflow_id = 'log'
+                  AND to_state = 'REPAIRED'
+                  AND log_index >= @from
+                  AND log_index < (SELECT coalesce(max(size), 0) FROM log_head)
+                """,
+                new { from = violations.Min(v => v.ReadAt) }).Select(row => row.ToStoredRecord()).ToList();
+            var overtaken = violations.Where(v => Overtaken.IsSo(v, repaired)).Select(v => v.Id).ToHashSet();
+            var opened = violations.Where(v => !overtaken.Contains(v.Id) && Add(connection, v)).Select(v => v.Id).ToHashSet();
             connection.Execute("COMMIT");
             connection.Dispose();
-            return opened;
+            return new AddedViolations(opened, overtaken);
         }
         catch (SqliteException e)
         {
@@ -33,18 +44,14 @@ public sealed partial class SqliteLedgerStore
         }
     }
 
-    private static bool Add(SqliteConnection connection, FoundViolation violation, long repairedBefore) => connection.Execute(
+    private static bool Add(SqliteConnection connection, FoundViolation violation) => connection.Execute(
         """
         INSERT INTO violation (
             violation_id, class, namespace, workflow_id, sequence, log_index, expected_hash, actual_hash, differences, message,
             last_good_log_size, found_at)
-        SELECT
+        VALUES (
             @Id, @class, @Namespace, @WorkflowId, @Sequence, @LogIndex, @expectedHash, @actualHash, @differences, @Message,
-            @LastGoodLogSize, @FoundAt
-        WHERE NOT EXISTS (
-            SELECT 1
-            FROM violation
-            WHERE is_repaired AND namespace = @Namespace AND workflow_id = @WorkflowId AND released_at > @repairedBefore)
+            @LastGoodLogSize, @FoundAt)
         ON CONFLICT (violation_id) DO UPDATE SET
             found_at = excluded.found_at,
             recorded_at = 0,
@@ -66,7 +73,6 @@ public sealed partial class SqliteLedgerStore
             violation.Violation.Message,
             violation.Violation.LastGoodLogSize,
             violation.FoundAt,
-            repairedBefore,
         }) > 0;
 
     public Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,

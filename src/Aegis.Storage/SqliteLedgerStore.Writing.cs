@@ -62,14 +62,15 @@ public sealed partial class SqliteLedgerStore
         var quarantines = new List<Quarantine>();
         foreach (var key in keys.Workflows)
         {
-            var isRecorded = writer.Scalar(
+            var open = writer.First<OpenRow>(
                 """
-                SELECT max(recorded_at <> 0)
+                SELECT count(*) AS count, max(number) AS newest_number, max(recorded_at <> 0) AS is_recorded
                 FROM violation
                 WHERE released_at = 0 AND namespace = $1 AND workflow_id = $2
+                HAVING count(*) > 0
                 """, key.Namespace, key.WorkflowId);
-            if (isRecorded is not null)
-                quarantines.Add(new Quarantine(key, isRecorded is not 0L));
+            if (open is not null)
+                quarantines.Add(new Quarantine(new OpenOf(key, open.Count, open.NewestNumber), open.IsRecorded != 0));
             var row = writer.First<WorkflowRow>(
                 "SELECT * FROM workflow_and_lease WHERE namespace = $1 AND workflow_id = $2", key.Namespace, key.WorkflowId);
             if (row is not null)

@@ -165,6 +165,8 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
         SQLitePCL.raw.SQLITE_FULL => new StoreException(StoreFailure.Full, "The disk of the database is full.", e),
         SQLitePCL.raw.SQLITE_CONSTRAINT or SQLitePCL.raw.SQLITE_TOOBIG or SQLitePCL.raw.SQLITE_MISMATCH
             or SQLitePCL.raw.SQLITE_RANGE => new StoreException(StoreFailure.Rejected, "SQLite refused a value.", e),
+        SQLitePCL.raw.SQLITE_CORRUPT or SQLitePCL.raw.SQLITE_NOTADB =>
+            new StoreException(StoreFailure.Damaged, $"SQLite reports damage: {e.Message}.", e),
         _ => new StoreException(StoreFailure.Unavailable, "The SQLite database cannot be used.", e),
     };
 }

@@ -61,11 +61,16 @@ internal static class Exports
         return bytes.ToArray();
     }
 
-    public static async Task<List<Pb.ImportWorkflowsResponse>> ImportAsync(
+    public static Task<List<Pb.ImportWorkflowsResponse>> ImportAsync(
         TestServer server, byte[] export, bool takeOver = false, bool allowUnproven = true, int chunkBytes = 10_000,
-        params IEnumerable<string> trustedKeys)
+        params IEnumerable<string> trustedKeys) =>
+        ImportAsync(server.Recovery, export, takeOver, allowUnproven, chunkBytes, trustedKeys);
+
+    public static async Task<List<Pb.ImportWorkflowsResponse>> ImportAsync(
+        Pb.RecoveryService.RecoveryServiceClient recovery, byte[] export, bool takeOver = false, bool allowUnproven = true,
+        int chunkBytes = 10_000, params IEnumerable<string> trustedKeys)
     {
-        using var call = server.Recovery.ImportWorkflows();
+        using var call = recovery.ImportWorkflows();
         try
         {
             await call.RequestStream.WriteAsync(new Pb.ImportWorkflowsRequest

@@ -124,6 +124,23 @@ internal sealed class CuttingProxy : IAsyncDisposable
     public Task CutWithinReply(Func<ReadOnlyMemory<byte>, bool> condition, int replyBytes)
         => Arm(new Rule(condition, Fate.ReplyLost, ThenRefuse: false, replyBytes));
 
+    /// <summary>
+    /// Arms one cut as <see cref="CutBeforeRequest"/> does, but passes on the first bytes of what came in: the target has the
+    /// beginning of a message, and then a connection that was reset.
+    /// </summary>
+    public Task CutWithinRequest(Func<ReadOnlyMemory<byte>, bool> condition, int requestBytes)
+        => Arm(new Rule(condition, Fate.NotForwarded, ThenRefuse: false, RequestBytes: requestBytes));
+
+    /// <summary>Takes back what was armed and has met no request yet; nothing where there is none.</summary>
+    public void Disarm()
+    {
+        lock (_gate)
+        {
+            _armed?.Done.TrySetCanceled();
+            _armed = null;
+        }
+    }
+
     /// <summary>Keeps replies back, of all connections, until <see cref="ReleaseReplies"/>. Requests still pass.</summary>
     public void HoldReplies()
     {
@@ -149,10 +166,9 @@ internal sealed class CuttingProxy : IAsyncDisposable
         ReleaseReplies();
         EndSilence();
         Link[] ending;
+        Disarm();
         lock (_gate)
         {
-            _armed?.Done.TrySetCanceled();
-            _armed = null;
             ending = [.. _links];
         }
 
@@ -225,7 +241,8 @@ internal sealed class CuttingProxy : IAsyncDisposable
     }
 
     /// <summary>What a cut waits for. A rule is used up by the first request that meets it.</summary>
-    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, Fate Fate, bool ThenRefuse, int ReplyBytes = 0)
+    private sealed record Rule(Func<ReadOnlyMemory<byte>, bool> Condition, Fate Fate, bool ThenRefuse, int ReplyBytes = 0,
+        int RequestBytes = 0)
     {
         public TaskCompletionSource Done { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
     }
@@ -302,6 +319,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
                 switch (rule?.Fate)
                 {
                     case Fate.NotForwarded:
+                        await PassBeginningAsync(_target, buffer.AsMemory(0, Math.Min(read, rule.RequestBytes)));
                         Cut(rule);
                         return;
                     case Fate.ReplyLost:
@@ -342,12 +360,7 @@ internal sealed class CuttingProxy : IAsyncDisposable
                 await (Volatile.Read(ref proxy._repliesHeld)?.Task ?? Task.CompletedTask);
                 if (_replyLost is { } rule)
                 {
-                    if (rule.ReplyBytes > 0)
-                    {
-                        await SendAsync(client, buffer.AsMemory(0, Math.Min(read, rule.ReplyBytes)));
-                        await Task.Delay(20); // So that the client has read them before the reset.
-                    }
-
+                    await PassBeginningAsync(client, buffer.AsMemory(0, Math.Min(read, rule.ReplyBytes)));
                     Cut(rule);
                     return;
                 }
@@ -407,6 +420,15 @@ internal sealed class CuttingProxy : IAsyncDisposable
             }
 
             rule.Done.TrySetResult();
+        }
+
+        private static async Task PassBeginningAsync(Socket to, ReadOnlyMemory<byte> bytes)
+        {
+            if (bytes.Length > 0)
+            {
+                await SendAsync(to, bytes);
+                await Task.Delay(20); // So that they are read before the reset.
+            }
         }
 
         private static async Task SendAsync(Socket to, ReadOnlyMemory<byte> bytes)

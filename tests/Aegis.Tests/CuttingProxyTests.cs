@@ -95,6 +95,36 @@ public sealed class CuttingProxyTests
     }
 
     [Test]
+    public async Task A_request_can_break_off_in_the_middle()
+    {
+        await using var echo = new Echo();
+        await using var proxy = new CuttingProxy("127.0.0.1", echo.Port);
+        using var client = await ConnectAsync(proxy);
+        var cut = proxy.CutWithinRequest(CuttingProxy.Text("COMMIT"), requestBytes: 3);
+
+        await client.GetStream().WriteAsync("COMMIT"u8.ToArray());
+        await cut;
+
+        await Until.TrueAsync(() => Task.FromResult(echo.Heard == "COM"));
+        Assert.That(async () => await client.GetStream().ReadExactlyAsync(new byte[10]), Throws.TypeOf<IOException>());
+    }
+
+    [Test]
+    public async Task What_was_armed_can_be_taken_back()
+    {
+        await using var echo = new Echo();
+        await using var proxy = new CuttingProxy("127.0.0.1", echo.Port);
+        using var client = await ConnectAsync(proxy);
+        var cut = proxy.CutBeforeRequest(CuttingProxy.Text("COMMIT"));
+
+        proxy.Disarm();
+        proxy.Disarm();
+
+        Assert.That(await AskAsync(client, "COMMIT"), Is.EqualTo("COMMIT"));
+        Assert.That(cut.IsCanceled, Is.True);
+    }
+
+    [Test]
     public async Task A_request_in_two_pieces_is_still_noticed_and_everybody_can_be_cut_with_it()
     {
         await using var echo = new Echo();
