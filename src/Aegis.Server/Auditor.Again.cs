@@ -46,7 +46,7 @@ public sealed partial class Auditor
             {
                 var step = await run.JudgeAsync(page, cancellationToken);
                 found.AddRange(step.Violations);
-                found.AddRange(await run.CheckSnapshotsAsync(step.Carrying.Where(r => r.Record.Key == told.Key), cancellationToken));
+                found.AddRange(await run.CheckSnapshotsAsync(step.Carried.Where(s => s.Key == told.Key), cancellationToken));
                 // Missing heads make a page end early.
                 if (run.Size > index)
                     break;
