@@ -89,7 +89,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             await TrustedStartAsync(store, signer, head.Size - WindowRecords, cancellationToken), signer);
 
         var window = _window;
-        var run = window.Again(store);
+        var run = window.Again(store, head.Size);
         var broken = new HashSet<WorkflowKey>();
         var carrying = new List<StoredRecord>();
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
