@@ -18,21 +18,31 @@ internal static class StatusCommands
         "aegis.v1.SystemService", "aegis.writes", "aegis.integrity",
     ];
 
+    /// <summary>How well the history is protected against what has not happened yet: without it the service does its work.</summary>
+    private static readonly string[] ProtectionNames = ["aegis.backup"];
+
     // A probe that takes longer is no probe.
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(3);
 
-    public static Command Health() => Session.Define("health",
-        "Ask for every health name, of which (all) is the empty one. Succeeds only if all serve.", async session =>
+    public static Command Health()
+    {
+        var isProtected = new Option<bool>("--protected")
         {
-            var answers = await Task.WhenAll(HealthNames.Select(name => AskAsync(session, name)));
+            Description = $"Demand also that the history is protected: {string.Join(" and ", ProtectionNames)}.",
+        };
+        return Session.Define("health", "Ask for every health name, of which (all) is the empty one. Succeeds only if all serve; those that "
+            + "tell how the history is protected are shown, and count with --protected alone.", async session =>
+        {
+            var answers = await Task.WhenAll(HealthNames.Concat(ProtectionNames).Select(name => AskAsync(session, name)));
             foreach (var (service, status, _) in answers)
                 session.Output.Object(new { service, status });
             session.Output.Table([new("service", Wraps: true), "status"],
                 answers.Select(a => new[] { a.Name.Length == 0 ? "(all)" : a.Name, a.Status }));
-            if (answers.All(a => a.Status == Serving))
+            if (answers.Take(session.Get(isProtected) ? answers.Length : HealthNames.Length).All(a => a.Status == Serving))
                 return ExitCode.Success;
             return answers.All(a => a.Status == Unreachable) ? throw answers[0].Cause! : ExitCode.Violation;
-        });
+        }, isProtected);
+    }
 
     public static Command Info() => Session.Define("info", "Tell the server's version, log and limits.", async session =>
     {
