@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from aegis.v1.system_service_pb2 import GetServerInfoRequest
+from aegis.v1.system_service_pb2_grpc import SystemServiceStub
 
 from . import ROOT
 from .processes import DrillError, Process, Processes, free_port, run, until
@@ -126,24 +128,14 @@ class Server:
         return ["dotnet", self.programs.server, "--urls", self.url]
 
     def start_script(self, directory: Path) -> Path:
-        """A script that starts it in the background, as `systemctl start` does: for a page's commands.
-
-        After such a page :meth:`adopt` the process.
-        """
-        script = directory / f"start-{self.name}"
-        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.environment.items())
-        script.write_text(
-            f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(self.data))}\n"
-            f'unset "${{!AEGIS_@}}" "${{!PG@}}"\n{exports}\n'
-            f"setsid {shlex.join(self.command())} </dev/null >>{shlex.quote(str(self._processes.log_of(self.name)))} 2>&1 &\n"
-            f"echo $! >{shlex.quote(str(self._pid_file))}\n"
-        )
-        script.chmod(0o755)
-        return script
+        """A command that starts it in the background, for the page. After the page :meth:`adopt` it."""
+        environment = clean_environment(**self.environment)
+        file = directory / f"start-{self.name}"
+        return self._processes.script(self.name, self.command(), file, environment=environment, directory=self.data)
 
     def adopt(self) -> None:
-        """Takes over the process that the script of :meth:`start_script` has started."""
-        self._process = self._processes.adopt(self.name, self._pid_file)
+        """Takes over the process that the command of :meth:`start_script` has started."""
+        self._process = self._processes.adopt(self.name)
 
     def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is closed. Done when it is gone."""
@@ -173,13 +165,15 @@ class Server:
     def verifier_key(self) -> str:
         """The key that its log is verified by, from the key's file and not by the server's own word."""
         return run(
-            ["dotnet", self.programs.command, "key", "show", "--file", self.signing_key],
+            ["dotnet", self.programs.command, "key", "show", "--file", self.signing_key, "--log-id", self.log_id()],
             environment=clean_environment(),
         ).strip()
 
-    @property
-    def _pid_file(self) -> Path:
-        return self.data / "pid"
+    def log_id(self) -> str:
+        """The name of its log."""
+        with grpc.insecure_channel(self.target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            stub = SystemServiceStub(channel)  # type: ignore[no-untyped-call]
+            return str(stub.GetServerInfo(GetServerInfoRequest(), timeout=10).log_id)
 
 
 def is_serving(target: str, service: str, timeout: float = 2.0) -> bool:

@@ -78,6 +78,15 @@ class Cluster:
         """Starts it and waits for nothing."""
         self._process = self._processes.start(self.name, self.command(), directory=self.directory, user=self.user)
 
+    def start_script(self, directory: Path) -> Path:
+        """A command that starts it in the background, for the page. After the page :meth:`adopt` it."""
+        file = directory / f"start-{self.name}"
+        return self._processes.script(self.name, self.command(), file, directory=self.directory, user=self.user)
+
+    def adopt(self) -> None:
+        """Takes over the process that the command of :meth:`start_script` has started."""
+        self._process = self._processes.adopt(self.name)
+
     def command(self) -> list[str]:
         """What starts it, in the foreground."""
         options = [part for setting in self._settings for part in ("-c", setting)]
@@ -93,13 +102,12 @@ class Cluster:
     def kill(self) -> None:
         """SIGKILL for all of its processes at the same moment, as a machine that loses its power does."""
         postmaster = self.process
-        # Stopped first, so that it starts no other meanwhile.
+        # Stopped, so that it neither starts another nor tells them to end in order.
         postmaster.signal(signal.SIGSTOP)
-        backends = children(postmaster.pid)
-        postmaster.kill()
-        for backend in backends:
+        for backend in children(postmaster.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(backend, signal.SIGKILL)
+        postmaster.kill()
 
     def stop(self) -> None:
         """A fast shutdown: sessions are ended, a last checkpoint is written."""

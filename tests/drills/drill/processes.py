@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE = 60.0
+# By a name of its own: inside Process the module is hidden by a method.
+_TERMINATE = int(signal.SIGTERM)
 _TAIL_LINES = 40
 
 
@@ -59,6 +62,17 @@ class Process:
         """Waits for its end, and gives the exit code."""
         until(lambda: self.has_ended, f"the end of {self.name} (process {self.pid})", timeout)
         return self.exit_code
+
+    def stop_script(self, directory: Path, number: int = _TERMINATE) -> Path:
+        """A script that asks it to end and waits until it has, as `systemctl stop` does: for the page's commands."""
+        script = directory / f"stop-{self.name}"
+        # Until somebody has waited for it, one that has ended is still there.
+        script.write_text(
+            f"#!/bin/bash\nkill -s {int(number)} {self.pid} 2>/dev/null || exit 0\n"
+            f"while grep -qs '^State:.[^Z]' /proc/{self.pid}/status; do sleep 0.05; done\n"
+        )
+        script.chmod(0o755)
+        return script
 
     def tail(self, lines: int = _TAIL_LINES) -> str:
         """The end of its log."""
@@ -115,11 +129,56 @@ class Processes:
         self._started.append(process)
         return process
 
-    def adopt(self, name: str, pid_file: Path) -> Process:
-        """Takes over a process that a script started, which wrote the process id to a file."""
-        process = Process(name, int(pid_file.read_text()), self.log_of(name))
+    def script(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        file: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: Path,
+        user: str | None = None,
+    ) -> Path:
+        """Writes a script that starts a process in the background, as `systemctl start` does: for the page's commands.
+
+        What the script has started :meth:`adopt` takes over. Parameters are those of :meth:`start`.
+
+        :param file: where the script goes.
+        """
+        identity = []
+        if user is not None:
+            entry = pwd.getpwnam(user)
+            identity = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+        cleared = (
+            [] if environment is None else ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+        )
+        shown = shlex.join([*cleared, *identity, *(str(part) for part in command)])
+        file.write_text(
+            f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(directory))}\n"
+            f"setsid {shown} </dev/null >>{shlex.quote(str(self.log_of(name)))} 2>&1 &\n"
+            f"echo $! >{shlex.quote(str(self._pid_file(name)))}\n"
+        )
+        file.chmod(0o755)
+        return file
+
+    def adopt(self, name: str) -> Process:
+        """Takes over the process that the script of this name has started."""
+        process = Process(name, int(self._pid_file(name).read_text()), self.log_of(name))
         self._started.append(process)
         return process
+
+    def _pid_file(self, name: str) -> Path:
+        return self._logs / f"{name}.pid"
+
+    def reap_orphans(self) -> None:
+        """Waits for what was left to us by a process that we have started, as init does: else it looks as if it still ran."""
+        ours = {process.pid for process in self._started}
+        for pid in children(os.getpid()):
+            with contextlib.suppress(OSError, IndexError):
+                # pid (name) state parent group session
+                state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+                if state == "Z" and int(session) != os.getsid(0) and pid not in ours:
+                    os.waitpid(pid, os.WNOHANG)
 
     def tails(self) -> str:
         """The ends of the logs of all that were started, for a drill that failed."""
