@@ -36,8 +36,11 @@ public static partial class AegisCommand
         HeadCommand.Create(),
         KeyCommand.Create(),
         RecoverCommand.Create(),
+        BackupCommand.Create(),
         LoadCommand.Create(),
     };
+
+    private static readonly TimeSpan TerminationTimeout = TimeSpan.FromSeconds(30);
 
     // An id or a state may begin with "@": it is no file to read arguments from.
     private static readonly ParserConfiguration Parser = new() { ResponseFileTokenReplacer = null };
@@ -60,6 +63,8 @@ public static partial class AegisCommand
                 Output = stdout,
                 Error = stderr,
                 EnableDefaultExceptionHandler = false,
+                // A backup that is interrupted stops the server of its proof, and leaves nothing.
+                ProcessTerminationTimeout = TerminationTimeout,
             });
         }
         catch (OutputException e)

@@ -32,12 +32,12 @@ public static class ExitCode
     public const string Help = """
         Exit codes:
           0    done
-          1    the service refused or failed the request; an export was altered; a head is not continued
-          2    wrong usage, or an input file that cannot be read or that no key proves
+          1    the service refused or failed the request; an export was altered; a head or a backup is not continued
+          2    wrong usage, a program that is missing, or an input file that cannot be read or that no key proves
           3    not found
           4    conflict: the workflow is elsewhere, exists, is closed or leased
           5    verification or health found something, or data is lost
-          6    the server cannot be reached, or not in time
+          6    the server or the database cannot be reached, or not in time
           130  interrupted
           141  standard output was closed by its reader
 

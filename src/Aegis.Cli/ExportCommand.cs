@@ -17,11 +17,17 @@ internal static class ExportCommand
             HelpName = "FILE",
             Required = true,
         };
+        var allow = new Option<bool>("--allow-quarantined")
+        {
+            Description = "Write workflows too that a violation has quarantined, as they are stored: `aegis verify` names them, and an import refuses "
+                + "them alone. Without it one ends the export.",
+        };
         var filter = new WorkflowFilter();
         return Session.Define("export", "Write workflows to a file that verifies anywhere.", async session =>
         {
             var path = session.Get(file);
             var request = filter.ToExport(session, session.Get(id) ?? "");
+            request.AllowQuarantined = session.Get(allow);
             var bytes = 0L;
             await OutputFile.WriteAsync(path, async stream => bytes = await ReceiveAsync(session, request, stream));
             if (path == OutputFile.StandardOutputPath)
@@ -29,7 +35,7 @@ internal static class ExportCommand
             session.Output.Object(new { file = path, bytes });
             session.Output.Line($"{bytes} bytes written to {path}");
             return ExitCode.Success;
-        }, [id, file, .. filter.All]);
+        }, [id, file, allow, .. filter.All]);
     }
 
     private static async Task<long> ReceiveAsync(Session session, Pb.ExportWorkflowsRequest request, Stream stream)

@@ -1,3 +1,4 @@
+using Aegis.Backup;
 using Aegis.Evidence;
 using Google.Rpc;
 using Grpc.Core;
@@ -29,6 +30,7 @@ internal sealed record Failure(
         RpcException rpc => OfService(rpc, server),
         UsageException => OfUsage(e.Message),
         HeadAlarmException alarm => OfAlarm(alarm),
+        BackupException backup => OfBackup(backup),
         OperationCanceledException => new(Cli.ExitCode.Interrupted, "INTERRUPTED", "", "Interrupted.", NoMetadata),
         OutputException { IsClosed: true } => new(Cli.ExitCode.OutputClosed, "OUTPUT", "", e.Message, NoMetadata),
         OutputException => new(Cli.ExitCode.Failed, "OUTPUT", "", e.Message, NoMetadata),
@@ -51,6 +53,14 @@ internal sealed record Failure(
     private static Failure OfAlarm(HeadAlarmException e) => new(Cli.ExitCode.Failed, "ALARM", e.Reason,
         $"{e.Message} Kept: {(e.KeptNote is { } kept ? HeadText.Of(kept) : "none")}. Now: {HeadText.Of(e.NewNote)}.",
         new Dictionary<string, string> { ["kept_head"] = e.KeptNote ?? "", ["new_head"] = e.NewNote });
+
+    private static Failure OfBackup(BackupException e) => e.Problem switch
+    {
+        BackupProblem.Usage => OfUsage(e.Message),
+        BackupProblem.Unreachable => new(Cli.ExitCode.Unavailable, "UNAVAILABLE", "", e.Message, NoMetadata),
+        BackupProblem.Damaged => new(Cli.ExitCode.Violation, "DATA_LOSS", "", e.Message, NoMetadata),
+        _ => new(Cli.ExitCode.Failed, "FAILED", "", e.Message, NoMetadata),
+    };
 
     private static Failure OfWrite(WriteException e, string server)
     {

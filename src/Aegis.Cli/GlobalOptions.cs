@@ -36,6 +36,7 @@ internal static class GlobalOptions
         Recursive = true,
     };
 
-    private static string? FromEnvironment(string name) =>
+    /// <summary>A variable that is set and not empty, or null.</summary>
+    public static string? FromEnvironment(string name) =>
         Environment.GetEnvironmentVariable(name) is { Length: > 0 } value ? value : null;
 }

@@ -1,4 +1,7 @@
 using System.CommandLine;
+using System.Globalization;
+using Google.Protobuf.WellKnownTypes;
+using Grpc.Core;
 
 namespace Aegis.Cli;
 
@@ -8,7 +11,7 @@ using Pb = Aegis.V1;
 internal static class RecoverCommand
 {
     public static Command Create() =>
-        new("recover", "Decide what the log cannot decide by itself.") { AcceptRollback() };
+        new("recover", "Decide what the log cannot decide by itself, and find what to go back to.") { AcceptRollback(), Moment() };
 
     private static Command AcceptRollback()
     {
@@ -35,6 +38,48 @@ internal static class RecoverCommand
                     + "see aegis key show.");
             return ExitCode.Success;
         }, actor, reason, dryRun);
+    }
+
+    private static Command Moment()
+    {
+        var index = new Argument<ulong>("LOG_INDEX") { Description = "The last record that is to be there." };
+        return Session.Define("moment", "Tell to what time PostgreSQL has to be restored (recovery_target_time) to have the record at a log "
+            + "index and nothing that was committed after it. Exit code 3 when nothing was recorded after it: then restore to the end.",
+            session => TellMomentAsync(session, session.Get(index)), index);
+    }
+
+    /// <summary>
+    /// A record is committed after its recorded_at, and before the next batch reads the clock, which waits for the log until then:
+    /// recovery to the recorded_at of the next batch takes in the one and not the other.
+    /// </summary>
+    private static async Task<int> TellMomentAsync(Session session, ulong index)
+    {
+        var size = (await session.Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest(), session.Unary)).Size;
+        if (index >= size)
+            throw new UsageException($"The log has {size} records: there is none at {index}.");
+        var request = new Pb.WatchRecordsRequest { AllNamespaces = true, FromLogIndex = index };
+        using var call = session.Workflows.WatchRecords(request, session.Streaming);
+        Timestamp? recordedAt = null;
+        await foreach (var message in call.ResponseStream.ReadAllAsync(session.Cancellation))
+        {
+            if (message.Record is { } record && record.LogIndex < size)
+            {
+                if (recordedAt is null && record.LogIndex != index)
+                    throw new UsageException($"The record at {index} is gone: name one that is still there.");
+                recordedAt ??= record.RecordedAt;
+                if (record.RecordedAt > recordedAt)
+                {
+                    var moment = record.RecordedAt.ToDateTime().ToString("yyyy-MM-dd HH:mm:ss.ffffff'+00'", CultureInfo.InvariantCulture);
+                    session.Output.Object(new { log_index = index, moment, next_log_index = record.LogIndex });
+                    session.Output.Line(moment);
+                    return ExitCode.Success;
+                }
+            }
+            if ((message.Record?.LogIndex + 1 ?? message.Progress.NextLogIndex) >= size)
+                break;
+        }
+        session.Output.Notice($"Nothing was recorded after the record at {index}: restore to the end.");
+        return ExitCode.NotFound;
     }
 
     private static string PositionsOf(Pb.AcceptRollbackResponse answer)

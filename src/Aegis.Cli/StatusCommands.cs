@@ -19,7 +19,7 @@ internal static class StatusCommands
     ];
 
     /// <summary>How well the history is protected against what has not happened yet: without it the service does its work.</summary>
-    private static readonly string[] ProtectionNames = ["aegis.replication"];
+    private static readonly string[] ProtectionNames = ["aegis.replication", "aegis.backup"];
 
     // A probe that takes longer is no probe.
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(3);

@@ -204,6 +204,7 @@ public sealed record LogActCommand(string Act, Parts Parts) : Command
     public const string Quarantined = "QUARANTINED";
     public const string Released = "RELEASED";
     public const string Repaired = "REPAIRED";
+    public const string BackupProven = "BACKUP_PROVEN";
 
     /// <summary>
     /// The next generation of the log, which begins with this record and takes the log on from

@@ -24,9 +24,10 @@ public sealed class HeadKeeper
         (_keys, _acceptedGenerations) = (keys, acceptedGenerations);
         if (keptNote is null)
             return;
-        var logId = Claimed(keptNote)?.LogId ?? throw new FormatException("What was kept is not a signed head.");
+        if (Claimed(keptNote) is null)
+            throw new FormatException("What was kept is not a signed head.");
         // Written only once its generation was accepted.
-        Kept = Verify(keptNote, logId) ?? throw new FormatException("The head that was kept is not signed by a trusted key.");
+        Kept = TrustedHead.Verify(keptNote, keys) ?? throw new FormatException("The head that was kept is not signed by a trusted key.");
         KeptNote = keptNote;
     }
 
@@ -49,7 +50,7 @@ public sealed class HeadKeeper
                 : $"The log is now \"{claimed.LogId}\". A new generation begins only when an operator accepts that records are lost.",
                 note);
         }
-        var head = Verify(note, claimed.LogId)
+        var head = TrustedHead.Verify(note, _keys)
             ?? throw Alarm("SIGNATURE_INVALID", "The head is not signed by a trusted key.", note);
         var step = await StepAsync(head, note, source, cancellationToken);
         (Kept, KeptNote) = (head, note);
@@ -68,11 +69,12 @@ public sealed class HeadKeeper
             await AdvanceAsync(note, source, cancellationToken);
             return;
         }
-        var head = Verify(note, Kept!.LogId) ?? throw Alarm("SIGNATURE_INVALID", "The head is not signed by a trusted key.", note);
-        if (!await IsContinuationAsync(head, Kept, source, cancellationToken))
+        var kept = Kept!;
+        var head = TrustedHead.Verify(note, _keys) ?? throw Alarm("SIGNATURE_INVALID", "The head is not signed by a trusted key.", note);
+        if (!await IsContinuationAsync(head, kept, source, cancellationToken))
         {
             throw Alarm("LOG_FORKED",
-                $"The log of {Kept.Size} records does not continue the one of {head.Size}, which another has kept: history was rewritten.", note);
+                $"The log of {kept.Size} records does not continue the one of {head.Size}, which another has kept: history was rewritten.", note);
         }
     }
 
@@ -117,14 +119,6 @@ public sealed class HeadKeeper
         var before = Kept is { } kept ? [kept.LogId] : _keys.Select(k => k.Name);
         return _acceptedGenerations.Contains(logId)
             && before.Select(LogName.Split).Any(b => b.Base == @base && b.Generation < generation);
-    }
-
-    /// <summary>The head, if a trusted key of this log, under whatever generation's name it was given, has signed it.</summary>
-    private LogHead? Verify(string note, string logId)
-    {
-        var @base = LogName.Split(logId).Base;
-        return LogHead.Verify(note, [.. _keys.Where(k => LogName.Split(k.Name).Base == @base).Select(k => k.Named(logId))],
-            Ed25519Signatures.Check);
     }
 
     private static LogHead? Claimed(string note) =>

@@ -132,6 +132,7 @@ public static class AegisHost
         services.AddSingleton<Repairer>();
         services.AddSingleton<Ledger>();
         services.AddSingleton<AuditStatus>();
+        services.AddSingleton<ProvenBackups>();
         services.AddSingleton<StoreMonitor>();
         services.AddSingleton<Auditor>();
         services.AddSingleton<RefusalSummary>();
@@ -141,6 +142,7 @@ public static class AegisHost
         services.AddHostedService(provider => provider.GetRequiredService<Ledger>());
         services.AddHostedService(provider => provider.GetRequiredService<LogTail>());
         services.AddHostedService(provider => provider.GetRequiredService<Findings>());
+        services.AddHostedService(provider => provider.GetRequiredService<ProvenBackups>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());
         services.AddHostedService(provider => provider.GetRequiredService<Auditor>());
         services.AddHostedService(provider => provider.GetRequiredService<RefusalSummary>());

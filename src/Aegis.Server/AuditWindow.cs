@@ -13,6 +13,7 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
     private readonly Dictionary<long, (string Note, LogHead Head)> _heads = [];
     private readonly List<MerkleFrontier> _steps = [];
     private MerkleFrontier _start = start;
+    private long _lookedAt;
 
     /// <summary>The first log_index in it.</summary>
     public long From => _start.Size;
@@ -24,8 +25,11 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
     public Dictionary<WorkflowKey, Workflow> GoodHeads { get; } = [];
 
     /// <summary>Looks at the whole window once more, and at what came since.</summary>
-    public LogRun Again(ILedgerStore store)
+    /// <param name="store">The store.</param>
+    /// <param name="size">That of the newest head, which was read before: what is found in order from now on still was at that head.</param>
+    public LogRun Again(ILedgerStore store, long size)
     {
+        _lookedAt = size;
         _steps.Clear();
         var verifier = new LogVerifier(_start.Clone(), Check, index => _records.TryGetValue(index, out var known) ? known.Encoded : null);
         return new LogRun(store, verifier) { LinksFrom = Size, GoodHeads = GoodHeads };
@@ -35,16 +39,15 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
     public void Take(LogRun run, LogStep step)
     {
         var findings = step.Findings;
-        var size = step.Findings.Head?.Size ?? 0;
         foreach (var vote in step.Page.Records)
         {
             var place = vote.Stored.LogIndex - findings.From;
             if (place < 0 || place >= findings.Leaves.Count || !vote.IsSound || findings.Leaves[(int)place] != vote.Hash)
                 continue;
             if (_records.TryGetValue(vote.Stored.LogIndex, out var known))
-                known.GoodAt = size;
+                known.GoodAt = _lookedAt;
             else
-                _records[vote.Stored.LogIndex] = new Known(vote.Stored.Encoded) { GoodAt = size };
+                _records[vote.Stored.LogIndex] = new Known(vote.Stored.Encoded) { GoodAt = _lookedAt };
         }
         _steps.Add(run.Frontier);
     }

@@ -94,7 +94,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             await TrustedStartAsync(store, signer, head.Size - WindowRecords, cancellationToken), signer);
 
         var window = _window;
-        var run = window.Again(store);
+        var run = window.Again(store, head.Size);
         var broken = new HashSet<WorkflowKey>();
         var carried = new List<CarriedSnapshot>();
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))

@@ -9,7 +9,7 @@ using Pb = Aegis.V1;
 
 /// <summary>Checks that nobody rewrote what was recorded.</summary>
 public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogTail tail, LogSigner signer,
-    SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, TimeProvider time)
+    SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, ProvenBackups backups, TimeProvider time)
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;

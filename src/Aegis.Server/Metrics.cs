@@ -39,6 +39,11 @@ public sealed class Metrics : IDisposable
         _meter.CreateObservableGauge("aegis.audit.scrub.age", scrubAgeSeconds, "s", "Since the whole history was last verified.");
     }
 
+    /// <param name="age">Null while no backup was ever proven: then there is nothing to measure.</param>
+    public void WatchBackups(Func<TimeSpan?> age) => _meter.CreateObservableGauge("aegis.backup.age",
+        () => age() is { } value ? [new Measurement<double>(value.TotalSeconds)] : Array.Empty<Measurement<double>>(), "s",
+        "Since when there are records that the newest proven backup does not hold.");
+
     public void WatchViolations(Func<long> open) =>
         _meter.CreateObservableGauge("aegis.violations.open", open, "{violation}", "Violations that nobody has released, as last read.");
 

@@ -54,6 +54,9 @@ public sealed record ServerOptions
     /// <summary>AEGIS_SCRUB_BYTES_PER_SECOND: how much of the database's reading that may take.</summary>
     public long ScrubBytesPerSecond { get; init; } = 8L * 1024 * 1024;
 
+    /// <summary>AEGIS_BACKUP_MAX_AGE: how old the newest proven backup may be, written as AEGIS_SCRUB_PERIOD.</summary>
+    public TimeSpan BackupAgeMax { get; init; } = TimeSpan.FromHours(26);
+
     /// <exception cref="ConfigurationException">A value cannot be used.</exception>
     public static ServerOptions From(IConfiguration configuration)
     {
@@ -90,6 +93,7 @@ public sealed record ServerOptions
             ScrubPeriod = Period(configuration, "AEGIS_SCRUB_PERIOD", defaults.ScrubPeriod),
             ScrubBytesPerSecond = Number(configuration, "AEGIS_SCRUB_BYTES_PER_SECOND",
                 defaults.ScrubBytesPerSecond, 64 * 1024, 1L << 40),
+            BackupAgeMax = Period(configuration, "AEGIS_BACKUP_MAX_AGE", defaults.BackupAgeMax),
         };
     }
 

@@ -16,6 +16,7 @@ public sealed class StoreMonitor : BackgroundService
     public const string Writes = "aegis.writes";
     public const string Integrity = "aegis.integrity";
     public const string Replication = "aegis.replication";
+    public const string Backup = "aegis.backup";
 
     /// <summary>The services by their names, and the empty name for all.</summary>
     public static readonly string[] Callable =
@@ -38,6 +39,7 @@ public sealed class StoreMonitor : BackgroundService
     private readonly SignerMemory _memory;
     private readonly KnownHeads _known;
     private readonly AuditStatus _audit;
+    private readonly ProvenBackups _backups;
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
     private readonly ILogger<StoreMonitor> _logger;
@@ -60,15 +62,16 @@ public sealed class StoreMonitor : BackgroundService
     private bool _toldSkew;
 
     public StoreMonitor(ILedgerStore store, LogTail tail, Ledger ledger, LogSigner signer, SignerMemory memory, KnownHeads known,
-        ServerOptions options, Findings findings, AuditStatus audit, HealthServiceImpl health, Metrics metrics, TimeProvider time,
-        ILogger<StoreMonitor> logger)
+        ServerOptions options, Findings findings, AuditStatus audit, ProvenBackups backups, HealthServiceImpl health, Metrics metrics,
+        TimeProvider time, ILogger<StoreMonitor> logger)
     {
-        (_store, _tail, _signer, _memory, _known, _options, _findings, _audit, _health, _time, _logger) =
-            (store, tail, signer, memory, known, options, findings, audit, health, time, logger);
+        (_store, _tail, _signer, _memory, _known, _options, _findings, _audit, _backups, _health, _time, _logger) =
+            (store, tail, signer, memory, known, options, findings, audit, backups, health, time, logger);
         memory.Changed += Publish;
         ledger.StoreFailed += OnStoreFailed;
         findings.Changed += Publish;
         audit.Changed += Publish;
+        backups.Changed += Publish;
         metrics.Watch(() => ledger.QueueLength, () => ClockSkew.TotalSeconds, () => tail.Size);
         metrics.WatchViolations(() => findings.Open);
         metrics.WatchReplication(() => WaitsForStandby);
@@ -283,6 +286,8 @@ public sealed class StoreMonitor : BackgroundService
             Set(Writes, _answers && _isWritable && _memory.RolledBack is null);
             Set(Integrity, _answers && _findings.IsClean && _audit.IsCurrent);
             Set(Replication, _waitsForStandby);
+            // A database that is away is when it matters most; that time has passed is seen at the next probe.
+            Set(Backup, _backups.IsRecent);
         }
 
         void Set(string name, bool serves) => _health.SetStatus(name,

@@ -67,13 +67,13 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                 ApplicationName = "aegis",
                 // A writer must never stay with an old primary: ask again soon.
                 HostRecheckSeconds = 1,
-                TcpKeepAlive = true,
-                TcpKeepAliveTime = 5,
-                TcpKeepAliveInterval = 1,
                 IncludeErrorDetail = false,
             };
             if (string.IsNullOrEmpty(settings.Host))
                 throw new ArgumentException("it names no Host");
+            // A socket of this machine knows nothing of it, and refuses.
+            if (!settings.Host.Split(',').Any(host => host.TrimStart() is ['/' or '@', ..]))
+                (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 5, 1);
             // A host that is gone without a word must not keep the others waiting; no token shortens this.
             if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
                 settings.Timeout = settings.Host.Contains(',', StringComparison.Ordinal) ? ConnectSecondsOfMany : ConnectSeconds;

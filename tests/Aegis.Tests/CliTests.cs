@@ -164,12 +164,17 @@ public sealed class CliTests(Database database)
 
         var verify = await RunAsync(server, "verify");
         var health = await RunAsync(server, "health");
+        var export = Path.Combine(_directory.Path, "broken.aegis");
+        var exported = await RunAsync(server, "export", "--out", export);
+        var allowed = await RunAsync(server, "export", "--out", export, "--allow-quarantined");
 
         using (Assert.EnterMultipleScope())
         {
             Assert.That(verify.Code, Is.EqualTo(ExitCode.Violation));
             Assert.That(verify.Output, Does.Contain("FIELD_MODIFIED").And.Contain("to_state was \"NEW\", is \"STOLEN\""));
             Assert.That(health.Code, Is.EqualTo(ExitCode.Violation));
+            Assert.That((exported.Code, allowed.Code), Is.EqualTo((ExitCode.Violation, ExitCode.Success)));
+            Assert.That((await RunAsync(server, "verify", export, "--unproven")).Code, Is.EqualTo(ExitCode.Failed), "It names what is broken.");
         }
     }
 

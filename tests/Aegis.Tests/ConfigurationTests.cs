@@ -48,6 +48,7 @@ public sealed class ConfigurationTests
     [TestCase("AEGIS_SNAPSHOT_BYTES_MAX", " 1000")]
     [TestCase("AEGIS_SNAPSHOT_BYTES_MAX", "99999999999999999999")]
     [TestCase("AEGIS_DRAIN_SECONDS", "3601")]
+    [TestCase("AEGIS_BACKUP_MAX_AGE", "a day")]
     [TestCase("AEGIS_LOG_ID", "a+b")]
     [TestCase("AEGIS_LOG_ID", "a\u0000b")]
     public void A_wrong_value_is_named(string name, string value) =>

@@ -135,7 +135,7 @@ class Server:
 
     def stop_script(self, directory: Path) -> Path:
         """A command that stops it in order and returns when it has ended, for the page."""
-        return self._processes.stop_script(self.process, directory / f"stop-{self.name}")
+        return self.process.stop_script(directory)
 
     def adopt(self) -> None:
         """Takes over the process that the command of :meth:`start_script` has started."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE = 60.0
+# By a name of its own: inside Process the module is hidden by a method.
+_TERMINATE = int(signal.SIGTERM)
 _TAIL_LINES = 40
 
 
@@ -60,6 +62,17 @@ class Process:
         """Waits for its end, and gives the exit code."""
         until(lambda: self.has_ended, f"the end of {self.name} (process {self.pid})", timeout)
         return self.exit_code
+
+    def stop_script(self, directory: Path, number: int = _TERMINATE) -> Path:
+        """A script that asks it to end and waits until it has, as `systemctl stop` does: for the page's commands."""
+        script = directory / f"stop-{self.name}"
+        # Until somebody has waited for it, one that has ended is still there.
+        script.write_text(
+            f"#!/bin/bash\nkill -s {int(number)} {self.pid} 2>/dev/null || exit 0\n"
+            f"while grep -qs '^State:.[^Z]' /proc/{self.pid}/status; do sleep 0.05; done\n"
+        )
+        script.chmod(0o755)
+        return script
 
     def tail(self, lines: int = _TAIL_LINES) -> str:
         """The end of its log."""
@@ -144,16 +157,6 @@ class Processes:
             f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(directory))}\n"
             f"setsid {shown} </dev/null >>{shlex.quote(str(self.log_of(name)))} 2>&1 &\n"
             f"echo $! >{shlex.quote(str(self._pid_file(name)))}\n"
-        )
-        file.chmod(0o755)
-        return file
-
-    def stop_script(self, process: Process, file: Path) -> Path:
-        """Writes a script that sends SIGTERM and returns when the process has ended, as `systemctl stop` does."""
-        # Until somebody waits for it, one that has ended is still there as a zombie.
-        file.write_text(
-            f"#!/bin/bash\nset -eu\nkill -TERM {process.pid}\n"
-            f"while grep -qs '^State:[[:space:]]*[^Z[:space:]]' /proc/{process.pid}/status; do sleep 0.1; done\n"
         )
         file.chmod(0o755)
         return file

@@ -64,7 +64,7 @@ class ProcessesTest(unittest.TestCase):
             run([start])
             process = processes.adopt("shell")
             until(lambda: process.tail() == "a b", "the process to write")
-            run([processes.stop_script(process, directory / "stop")])
+            run([process.stop_script(directory)])
             self.assertEqual(7, process.wait(1))
 
 

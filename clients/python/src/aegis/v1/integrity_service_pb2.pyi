@@ -144,6 +144,28 @@ class ListViolationsResponse(_message.Message):
     violations: _containers.RepeatedCompositeFieldContainer[Violation]
     def __init__(self, violations: _Optional[_Iterable[_Union[Violation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class RecordBackupRequest(_message.Message):
+    __slots__ = ["actor", "kind", "location", "reason", "signed_head"]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_HEAD_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    kind: str
+    location: str
+    reason: str
+    signed_head: str
+    def __init__(self, signed_head: _Optional[str] = ..., kind: _Optional[str] = ..., location: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RecordBackupResponse(_message.Message):
+    __slots__ = ["covered_until", "record"]
+    COVERED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    covered_until: _timestamp_pb2.Timestamp
+    record: _workflow_pb2.Record
+    def __init__(self, record: _Optional[_Union[_workflow_pb2.Record, _Mapping]] = ..., covered_until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class ReleaseQuarantineRequest(_message.Message):
     __slots__ = ["actor", "namespace", "reason", "violation_ids", "workflow_id"]
     ACTOR_FIELD_NUMBER: _ClassVar[int]

@@ -64,6 +64,11 @@ class IntegrityServiceStub(object):
                 request_serializer=aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackRequest.SerializeToString,
                 response_deserializer=aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackResponse.FromString,
                 )
+        self.RecordBackup = channel.unary_unary(
+                '/aegis.v1.IntegrityService/RecordBackup',
+                request_serializer=aegis_dot_v1_dot_integrity__service__pb2.RecordBackupRequest.SerializeToString,
+                response_deserializer=aegis_dot_v1_dot_integrity__service__pb2.RecordBackupResponse.FromString,
+                )
 
 
 class IntegrityServiceServicer(object):
@@ -149,6 +154,16 @@ class IntegrityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordBackup(self, request, context):
+        """Keeps that a backup of this log was proven good: restored somewhere else and verified to its end by whoever calls. The health
+        name "aegis.backup" and the metric "aegis.backup.age" follow it, on every server. Called again it leaves one more record and
+        changes nothing else. Fails with INVALID_FIELD when the head is not one that this log's key has signed; CURSOR_AHEAD_OF_LOG when
+        it has more records than the log; LOG_FORKED when the log does not continue it; LOG_ROLLED_BACK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IntegrityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +211,11 @@ def add_IntegrityServiceServicer_to_server(servicer, server):
                     servicer.AcceptRollback,
                     request_deserializer=aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackRequest.FromString,
                     response_serializer=aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackResponse.SerializeToString,
+            ),
+            'RecordBackup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordBackup,
+                    request_deserializer=aegis_dot_v1_dot_integrity__service__pb2.RecordBackupRequest.FromString,
+                    response_serializer=aegis_dot_v1_dot_integrity__service__pb2.RecordBackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -362,5 +382,22 @@ class IntegrityService(object):
         return grpc.experimental.unary_unary(request, target, '/aegis.v1.IntegrityService/AcceptRollback',
             aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackRequest.SerializeToString,
             aegis_dot_v1_dot_integrity__service__pb2.AcceptRollbackResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RecordBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/aegis.v1.IntegrityService/RecordBackup',
+            aegis_dot_v1_dot_integrity__service__pb2.RecordBackupRequest.SerializeToString,
+            aegis_dot_v1_dot_integrity__service__pb2.RecordBackupResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

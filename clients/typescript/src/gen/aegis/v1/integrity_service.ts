@@ -344,6 +344,33 @@ export interface AcceptRollbackResponse {
   survivingHead: string;
 }
 
+/** Tells that a backup was proven. */
+export interface RecordBackupRequest {
+  /** The newest head that the restored backup has, a signed note, required. */
+  signedHead: string;
+  /** What the backup is, required, up to 255 bytes: "sqlite", "pg_dump", "data_directory" (such as pgBackRest restores), or another name. */
+  kind: string;
+  /** Where it is kept, up to 1 KiB, for whoever has to find it. It can never be erased: no secret and no personal data. */
+  location: string;
+  /** Who acts, required, up to 255 bytes. */
+  actor: string;
+  /** Why, required, up to 4 KiB. */
+  reason: string;
+}
+
+/** The backup is known. */
+export interface RecordBackupResponse {
+  /** The record that tells of it in the log's own history. */
+  record:
+    | Record
+    | undefined;
+  /**
+   * Up to when the backup holds all that was recorded, in whole microseconds: the time at which the first record was recorded that it
+   * does not hold, or of this call when it holds all. Its age counts from here.
+   */
+  coveredUntil: Timestamp | undefined;
+}
+
 function createBaseViolation(): Violation {
   return {
     class: 0,
@@ -2520,6 +2547,180 @@ export const AcceptRollbackResponse: MessageFns<AcceptRollbackResponse> = {
   },
 };
 
+function createBaseRecordBackupRequest(): RecordBackupRequest {
+  return { signedHead: "", kind: "", location: "", actor: "", reason: "" };
+}
+
+export const RecordBackupRequest: MessageFns<RecordBackupRequest> = {
+  encode(message: RecordBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.signedHead !== "") {
+      writer.uint32(10).string(message.signedHead);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.location !== "") {
+      writer.uint32(26).string(message.location);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecordBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecordBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.signedHead = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.location = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RecordBackupRequest>): RecordBackupRequest {
+    return RecordBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RecordBackupRequest>): RecordBackupRequest {
+    const message = createBaseRecordBackupRequest();
+    message.signedHead = object.signedHead ?? "";
+    message.kind = object.kind ?? "";
+    message.location = object.location ?? "";
+    message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseRecordBackupResponse(): RecordBackupResponse {
+  return { record: undefined, coveredUntil: undefined };
+}
+
+export const RecordBackupResponse: MessageFns<RecordBackupResponse> = {
+  encode(message: RecordBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.record !== undefined) {
+      Record.encode(message.record, writer.uint32(10).fork()).join();
+    }
+    if (message.coveredUntil !== undefined) {
+      Timestamp.encode(message.coveredUntil, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecordBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecordBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.record = Record.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.coveredUntil = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RecordBackupResponse>): RecordBackupResponse {
+    return RecordBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RecordBackupResponse>): RecordBackupResponse {
+    const message = createBaseRecordBackupResponse();
+    message.record = (object.record !== undefined && object.record !== null)
+      ? Record.fromPartial(object.record)
+      : undefined;
+    message.coveredUntil = (object.coveredUntil !== undefined && object.coveredUntil !== null)
+      ? Timestamp.fromPartial(object.coveredUntil)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * Checks that nobody rewrote what was recorded, proves it, and repairs what was altered.
  *
@@ -2658,6 +2859,22 @@ export const IntegrityServiceService = {
       Buffer.from(AcceptRollbackResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AcceptRollbackResponse => AcceptRollbackResponse.decode(value),
   },
+  /**
+   * Keeps that a backup of this log was proven good: restored somewhere else and verified to its end by whoever calls. The health
+   * name "aegis.backup" and the metric "aegis.backup.age" follow it, on every server. Called again it leaves one more record and
+   * changes nothing else. Fails with INVALID_FIELD when the head is not one that this log's key has signed; CURSOR_AHEAD_OF_LOG when
+   * it has more records than the log; LOG_FORKED when the log does not continue it; LOG_ROLLED_BACK.
+   */
+  recordBackup: {
+    path: "/aegis.v1.IntegrityService/RecordBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RecordBackupRequest): Buffer => Buffer.from(RecordBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RecordBackupRequest => RecordBackupRequest.decode(value),
+    responseSerialize: (value: RecordBackupResponse): Buffer =>
+      Buffer.from(RecordBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RecordBackupResponse => RecordBackupResponse.decode(value),
+  },
 } as const;
 
 export interface IntegrityServiceServer extends UntypedServiceImplementation {
@@ -2705,6 +2922,13 @@ export interface IntegrityServiceServer extends UntypedServiceImplementation {
    * new generation of the log. Fails with INVALID_FIELD when the log is not rolled back.
    */
   acceptRollback: handleUnaryCall<AcceptRollbackRequest, AcceptRollbackResponse>;
+  /**
+   * Keeps that a backup of this log was proven good: restored somewhere else and verified to its end by whoever calls. The health
+   * name "aegis.backup" and the metric "aegis.backup.age" follow it, on every server. Called again it leaves one more record and
+   * changes nothing else. Fails with INVALID_FIELD when the head is not one that this log's key has signed; CURSOR_AHEAD_OF_LOG when
+   * it has more records than the log; LOG_FORKED when the log does not continue it; LOG_ROLLED_BACK.
+   */
+  recordBackup: handleUnaryCall<RecordBackupRequest, RecordBackupResponse>;
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;

@@ -1,7 +1,6 @@
 using Aegis.Core;
-using Aegis.Storage;
 
-namespace Aegis.Server;
+namespace Aegis.Storage;
 
 // What the pages alone do not tell: erasures, snapshots, and the heads of workflows.
 public sealed partial class LogRun

@@ -1,8 +1,7 @@
 using System.Runtime.CompilerServices;
 using Aegis.Core;
-using Aegis.Storage;
 
-namespace Aegis.Server;
+namespace Aegis.Storage;
 
 /// <summary>
 /// Reads the log page by page and has it verified, up to the size of a head that was read before it began. Whatever is found is
