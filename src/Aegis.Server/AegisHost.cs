@@ -70,6 +70,7 @@ public static class AegisHost
         try
         {
             await monitor.PrepareAsync(patience.Token);
+            await app.Services.GetRequiredService<Reads>().ProbeAsync(patience.Token);
         }
         catch (OperationCanceledException)
         {
@@ -120,6 +121,7 @@ public static class AegisHost
         services.AddSingleton<Findings>();
         services.AddSingleton<ResumableReader>();
         services.AddSingleton<ChainReader>();
+        services.AddSingleton<Reads>();
         services.AddSingleton<Exporter>();
         services.AddSingleton<Importer>();
         services.AddSingleton<HealthServiceImpl>();
@@ -141,6 +143,7 @@ public static class AegisHost
         services.AddHostedService(provider => provider.GetRequiredService<LogTail>());
         services.AddHostedService(provider => provider.GetRequiredService<Findings>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());
+        services.AddHostedService(provider => provider.GetRequiredService<Reads>());
         services.AddHostedService(provider => provider.GetRequiredService<Auditor>());
         services.AddHostedService(provider => provider.GetRequiredService<RefusalSummary>());
         services.AddHostedService(provider => provider.GetRequiredService<Drain>());

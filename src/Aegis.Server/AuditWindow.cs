@@ -1,5 +1,4 @@
 using Aegis.Core;
-using Aegis.Storage;
 
 namespace Aegis.Server;
 
@@ -24,11 +23,11 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
     public Dictionary<WorkflowKey, Workflow> GoodHeads { get; } = [];
 
     /// <summary>Looks at the whole window once more, and at what came since.</summary>
-    public LogRun Again(ILedgerStore store)
+    public LogRun Again(ReadPlace place)
     {
         _steps.Clear();
         var verifier = new LogVerifier(_start.Clone(), Check, index => _records.TryGetValue(index, out var known) ? known.Encoded : null);
-        return new LogRun(store, verifier) { LinksFrom = Size, GoodHeads = GoodHeads };
+        return new LogRun(place, verifier) { LinksFrom = Size, GoodHeads = GoodHeads };
     }
 
     /// <summary>Remembers what was verified.</summary>

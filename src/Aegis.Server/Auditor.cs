@@ -9,7 +9,7 @@ namespace Aegis.Server;
 /// <see cref="AuditStatus"/>. A store that is away is told by the monitor, and the audit goes on when it is back.
 /// </summary>
 public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, LogSigner signer, SignerMemory memory,
-    LogProofs proofs, Findings findings, AuditStatus status, ServerOptions options, Metrics metrics, TimeProvider time,
+    LogProofs proofs, Findings findings, AuditStatus status, Reads reads, ServerOptions options, Metrics metrics, TimeProvider time,
     ILogger<Auditor> logger) : BackgroundService
 {
     /// <summary>How many of the newest records are looked at in every round.</summary>
@@ -89,7 +89,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
             await TrustedStartAsync(store, signer, head.Size - WindowRecords, cancellationToken), signer);
 
         var window = _window;
-        var run = window.Again(store);
+        var run = window.Again(reads.Primary);
         var broken = new HashSet<WorkflowKey>();
         var carrying = new List<StoredRecord>();
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))

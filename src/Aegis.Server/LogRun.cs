@@ -9,7 +9,9 @@ namespace Aegis.Server;
 /// read once more before it is told: several servers write while this reads, and none of that may ever look like a violation.
 /// Used by one task.
 /// </summary>
-public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
+/// <param name="place">Where it reads. At a replica, what is found is read once more at the primary, and so is all that follows.</param>
+/// <param name="verifier">What goes along the log.</param>
+public sealed partial class LogRun(ReadPlace place, LogVerifier verifier)
 {
     private const int RecordsPerPage = 2048;
 
@@ -27,6 +29,14 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     // Of workflows whose records went by from the first on: they tell what the head has to say without being read again.
     private readonly Dictionary<WorkflowKey, Witnesses> _witnesses = [];
+
+    /// <summary>Where it reads from the next page on.</summary>
+    public ReadPlace Place { get; set; } = place;
+
+    private ILedgerStore Store => Place.Store;
+
+    /// <summary>Is told what was found at a replica and not confirmed by the primary.</summary>
+    public Action<ReadPlace, IReadOnlyList<Violation>>? Judge { get; init; }
 
     /// <summary>Records below this place are followed from those before them in this run alone: they were checked before.</summary>
     public long LinksFrom { get; init; }
@@ -86,10 +96,12 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         var concerns = await ConcernsAsync(page, findings, cancellationToken);
         if (concerns.Count > 0)
         {
+            var (before, at) = (concerns, TurnToPrimary());
             page = await WithBeforeAsync(await ReadAsync(from, page.To, cancellationToken), cancellationToken);
             findings = verifier.Verify(page);
             var again = await ConcernsAsync(page, findings, cancellationToken);
-            concerns = [.. again.Where(v => concerns.Exists(c => IsSame(c, v)))];
+            concerns = [.. again.Where(v => before.Exists(c => IsSame(c, v)))];
+            Confirm(at, before, concerns);
         }
         verifier.Advance(findings);
         BytesRead += page.Tiles.Sum(t => (long)t.Hashes.Length + t.Entries.Length);
@@ -101,6 +113,20 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         }
         concerns = await WithoutImportsAsync(concerns, cancellationToken);
         return new LogStep(page, findings, await NamedAsync(concerns, cancellationToken));
+    }
+
+    /// <summary>What was found is looked at again where nothing but the log itself can be wrong. Gives where it was found.</summary>
+    private ReadPlace TurnToPrimary()
+    {
+        var found = Place;
+        Place = Place.Primary ?? Place;
+        return found;
+    }
+
+    private void Confirm(ReadPlace place, IReadOnlyList<Violation> found, IReadOnlyList<Violation> confirmed)
+    {
+        if (place.Replica is not null && confirmed.Count == 0)
+            Judge?.Invoke(place, found);
     }
 
     private void Witness(RecordVote vote)
@@ -115,18 +141,18 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     private async Task<long> EndOfPageAsync(long from, long end, CancellationToken cancellationToken)
     {
-        var near = await store.ReadHeadsBackAsync(Math.Min(end, from + RecordsPerPage), 1, cancellationToken);
+        var near = await Store.ReadHeadsBackAsync(Math.Min(end, from + RecordsPerPage), 1, cancellationToken);
         if (near is [var last] && last.Size > from)
             return last.Size;
-        var next = await store.ReadHeadsAsync(from, end, 1, cancellationToken);
+        var next = await Store.ReadHeadsAsync(from, end, 1, cancellationToken);
         return next is [var far] && far.Size - from <= RecordsPerPageMax ? far.Size : Math.Min(end, from + RecordsPerPage);
     }
 
     private async Task<LogPage> ReadAsync(long from, long to, CancellationToken cancellationToken)
     {
         var count = (int)(to - from);
-        var reading = store.ReadLogAsync(from, to, 2 * count, cancellationToken);
-        var heads = await store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
+        var reading = Store.ReadLogAsync(from, to, 2 * count, cancellationToken);
+        var heads = await Store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
         var tiles = await TilesAsync(from, to, cancellationToken);
         return new LogPage { To = to, Records = await reading, Heads = heads, Tiles = tiles };
     }
@@ -140,7 +166,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             var shift = Tile.Levels * (level + 1);
             var last = level == 0 ? ((to - 1) >> shift) + 1 : to >> shift;
             if (from >> shift < last)
-                tiles.AddRange(await store.ReadTilesAsync(level, from >> shift, last, cancellationToken));
+                tiles.AddRange(await Store.ReadTilesAsync(level, from >> shift, last, cancellationToken));
         }
         return tiles;
     }
@@ -151,7 +177,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         if (wanted.Count == 0)
             return page;
         var before = new Dictionary<WorkflowKey, ChainPoint>();
-        foreach (var stored in await store.ReadRecordsAsync(wanted, cancellationToken))
+        foreach (var stored in await Store.ReadRecordsAsync(wanted, cancellationToken))
         {
             var vote = RecordVote.Of(stored);
             before[vote.Record.Key] = ChainPoint.Of(vote.Record, vote.Hash);
@@ -174,7 +200,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             .Select(v => v.Key).Distinct().ToList();
         if (keys.Count == 0)
             return violations;
-        var newest = (await store.ReadRecordsAsync([.. keys.Select(k => (k, long.MaxValue))], cancellationToken))
+        var newest = (await Store.ReadRecordsAsync([.. keys.Select(k => (k, long.MaxValue))], cancellationToken))
             .ToDictionary(r => r.Record.Key, r => r.Record.Sequence);
         var named = new List<Violation>();
         foreach (var violation in violations)

@@ -46,22 +46,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         try
         {
-            var settings = new NpgsqlConnectionStringBuilder(connectionString)
-            {
-                ApplicationName = "aegis",
-                // A writer must never stay with an old primary: ask again soon.
-                HostRecheckSeconds = 1,
-                TcpKeepAlive = true,
-                TcpKeepAliveTime = 5,
-                TcpKeepAliveInterval = 1,
-                IncludeErrorDetail = false,
-            };
-            if (string.IsNullOrEmpty(settings.Host))
-                throw new ArgumentException("it names no Host");
-            // A host that is gone without a word must not keep the others waiting; no token shortens this.
-            if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
-                settings.Timeout = ConnectSeconds;
-            if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
+            var settings = Settings(connectionString, ConnectSeconds);
+            if (settings.Host!.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
                 settings.TargetSessionAttributes = "primary";
             return new PostgresLedgerStore(settings);
         }
@@ -70,6 +56,27 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             throw new StoreException(StoreFailure.Unusable,
                 $"AEGIS_DATABASE is neither sqlite:PATH nor an Npgsql connection string: {e.Message}", e);
         }
+    }
+
+    /// <exception cref="ArgumentException">It is no Npgsql connection string, or names no host.</exception>
+    internal static NpgsqlConnectionStringBuilder Settings(string connectionString, int connectSeconds)
+    {
+        var settings = new NpgsqlConnectionStringBuilder(connectionString)
+        {
+            ApplicationName = "aegis",
+            // A writer must never stay with an old primary: ask again soon.
+            HostRecheckSeconds = 1,
+            TcpKeepAlive = true,
+            TcpKeepAliveTime = 5,
+            TcpKeepAliveInterval = 1,
+            IncludeErrorDetail = false,
+        };
+        if (string.IsNullOrEmpty(settings.Host))
+            throw new ArgumentException("it names no Host");
+        // A host that is gone without a word must not keep the others waiting; no token shortens this.
+        if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
+            settings.Timeout = connectSeconds;
+        return settings;
     }
 
     public async Task MigrateAsync(CancellationToken cancellationToken)
@@ -97,7 +104,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken)
     {
-        var probe = await ReadAsync(async connection =>
+        var probe = await ReadAtPrimaryAsync(async connection =>
         {
             await using var results = await connection.QueryMultipleAsync(new CommandDefinition(
                 """
@@ -122,6 +129,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async ValueTask DisposeAsync()
     {
+        if (_isView)
+            return;
         await _writer.DisposeAsync();
         await _reader.DisposeAsync();
         await _lookup.DisposeAsync();
@@ -131,7 +140,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     /// <param name="connectionsMax">How many connections are kept.</param>
     /// <param name="seconds">How long a statement may take that says nothing else.</param>
     /// <param name="session">What each connection is told before its first use.</param>
-    private static NpgsqlDataSource Source(
+    internal static NpgsqlDataSource Source(
         NpgsqlConnectionStringBuilder settings, int connectionsMax, int seconds, params string[] session)
     {
         var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
@@ -174,7 +183,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     /// plans are made once, perhaps on empty tables, and last, hence generic ones that look every row up by its index and scan or
     /// hash no table.
     /// </summary>
-    private const string PlannedOnce =
+    internal const string PlannedOnce =
         """
         SELECT
             set_config('plan_cache_mode', 'force_generic_plan', false),
@@ -190,12 +199,18 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false }.ToString();
 
     private Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
-        ReadAsync(_reader, read, cancellationToken);
+        ReadAsync(_replica?.Reader, _reader, read, cancellationToken);
 
     private Task<T> LookUpAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
-        ReadAsync(_lookup, read, cancellationToken);
+        ReadAsync(_replica?.Lookup, _lookup, read, cancellationToken);
 
-    private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
+    /// <summary>
+    /// What is beside the log, so that no size says how new it is at a replica: violations, and how far the scrub has come.
+    /// </summary>
+    private Task<T> ReadAtPrimaryAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
+        ReadAsync(_reader, read, cancellationToken);
+
+    internal static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
     {
         // A restart of the database leaves broken connections in the pool, and a read can be done again: the second
@@ -234,7 +249,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     }
 
     /// <summary>The connection broke or its session was ended. One that took too long is no such case.</summary>
-    private static bool WasCutOff(Exception e) => e switch
+    internal static bool WasCutOff(Exception e) => e switch
     {
         PostgresException postgres => postgres.SqlState is PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.CrashShutdown,
         NpgsqlException { InnerException: not TimeoutException } => true,
