@@ -70,7 +70,8 @@ public static class AegisHost
         try
         {
             await monitor.PrepareAsync(patience.Token);
-            await app.Services.GetRequiredService<Reads>().ProbeAsync(patience.Token);
+            // A replica that is silent is none of the database's doing, and is soon given up.
+            await app.Services.GetRequiredService<Reads>().ProbeAsync(CancellationToken.None);
         }
         catch (OperationCanceledException)
         {

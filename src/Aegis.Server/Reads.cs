@@ -166,7 +166,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
         {
             if (await ProblemOfAsync(replica, probe, patience.Token) is { } problem)
                 replica.LeaveOut(problem.Text, problem.IsWrong);
-            else
+            else if (!replica.IsDistrusted)
                 replica.TakeIn(probe.Head!);
         }
         catch (Exception e) when (e is StoreException or OperationCanceledException && !cancellationToken.IsCancellationRequested)
@@ -199,9 +199,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
         // It may have what the primary has flushed and not yet acknowledged, but not for long.
         if (probe.LogSize > _tail.Size && !await IsAcknowledgedAsync(probe.LogSize, cancellationToken))
             return ("it is ahead of the primary: it follows another", true);
-        if (!isKnown || lag > _lagMax)
-            return ("it is too far behind", false);
-        return replica.IsDistrusted ? ("it is not trusted for a while", false) : null;
+        return !isKnown || lag > _lagMax ? ("it is too far behind", false) : null;
     }
 
     /// <summary>
@@ -211,13 +209,12 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
     {
         if (_signer.Sealed(head.SignedNote, head.Size, head.Frontier) is not { } found)
             return false;
-        if (_memory.Newest is { } newest && newest.Head.Size == head.Size)
-            return newest.Head.Root == found.Head.Root;
-        var root = Convert.ToBase64String(found.Head.Root.ToArray());
-        if (_memory.Earlier.FirstOrDefault(h => h.Size == head.Size) is { } earlier)
-            return earlier.Root == root;
-        return await _store.ReadHeadsBackAsync(head.Size, 1, cancellationToken) is [var row] && row.Size == head.Size
-            && row.Root == found.Head.Root;
+        if (_memory.Newest is { } newest && newest.Head.Size == head.Size && newest.Head.Root == found.Head.Root)
+            return true;
+        var remembered = new RememberedHead(head.Size, Convert.ToBase64String(found.Head.Root.ToArray()));
+        return _memory.Earlier.Contains(remembered)
+            || (await _store.ReadHeadsBackAsync(head.Size, 1, cancellationToken) is [var row]
+                && row.Size == head.Size && row.Root == found.Head.Root);
     }
 
     private async Task<bool> IsAcknowledgedAsync(long size, CancellationToken cancellationToken)

@@ -27,7 +27,7 @@ public sealed class MetricsTests
         string[] wanted =
         [
             "aegis.batch.size", "aegis.queue.wait", "aegis.queue.length", "aegis.commit.time", "aegis.records",
-            "aegis.refusals", "WORKFLOW_ALREADY_EXISTS", "aegis.log.size", "aegis.clock.skew",
+            "aegis.refusals", "WORKFLOW_ALREADY_EXISTS", "aegis.log.size", "aegis.clock.skew", "aegis.reads",
         ];
         var seen = new HashSet<string>();
         for (var until = DateTime.UtcNow.AddSeconds(30); seen.Count < wanted.Length && DateTime.UtcNow < until;)

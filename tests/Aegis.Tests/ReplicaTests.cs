@@ -95,6 +95,12 @@ public sealed class ReplicaTests
         await setup.CaughtUpAsync(setup.Standbys[1]);
         await Until.TrueAsync(() => Task.FromResult(setup.Of(setup.Standbys[1]).Head!.Size == 21));
 
+        // Of a server that reads at one place only, and says nothing of where.
+        await using var plain = await TestServer.StartAsync(setup.Primary.ConnectionString);
+        var first = await plain.Workflows.ListWorkflowsAsync(new Pb.ListWorkflowsRequest { PageSize = 18 });
+        var next = await setup.Server.Workflows.ListWorkflowsAsync(new Pb.ListWorkflowsRequest { PageToken = first.NextPageToken });
+        Assert.That(next.Workflows, Has.Count.EqualTo(2));
+
         for (var i = 0; i < 6; i++)
         {
             var (ids, size) = await setup.ListAsync(pageSize: 3);
@@ -207,6 +213,7 @@ public sealed class ReplicaTests
         await locking;
 
         Assert.That(conflicts, Is.Positive, "There was something to go on from.");
+        Assert.That(setup.IsRead(setup.Standbys[0]), Is.True, "It is as good as before.");
         Assert.That((await setup.Server.Integrity.VerifyWorkflowAsync(new Pb.VerifyWorkflowRequest { WorkflowId = id })).Intact, Is.True);
     }
 

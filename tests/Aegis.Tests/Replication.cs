@@ -50,7 +50,10 @@ internal sealed class Replication : IAsyncDisposable
     public async Task ServeAsync(params (string Name, string Value)[] settings)
     {
         Server = await TestServer.StartAsync(Primary.ConnectionString,
-            [.. settings.Select(s => KeyValuePair.Create(s.Name, s.Value)), KeyValuePair.Create("AEGIS_READ_DATABASE", ReadDatabase)]);
+            [
+                .. settings.Select(s => KeyValuePair.Create(s.Name, s.Value)),
+                .. Standbys.Count == 0 ? [] : (KeyValuePair<string, string>[])[KeyValuePair.Create("AEGIS_READ_DATABASE", ReadDatabase)],
+            ]);
         _owned.Add(Server);
         await AreReadAsync(Standbys.Count);
     }

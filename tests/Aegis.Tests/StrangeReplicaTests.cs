@@ -69,7 +69,8 @@ public sealed class StrangeReplicaTests
         // With the heads of the primary, in recovery, and altered all the same, as a damaged disk would be.
         if (call == "scrub")
             await DamageAsync(promoted);
-        await setup.ServeAsync(("AEGIS_READ_LAG_MAX", "1h"));
+        // Of the scrub every other round is read at a replica.
+        await setup.ServeAsync(("AEGIS_READ_LAG_MAX", "1h"), ("AEGIS_SCRUB_PERIOD", call == "scrub" ? "10s" : "7d"));
         if (call != "scrub")
         {
             // The scrub has been here, and comes again in an hour.
