@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.Buffers.Text;
 using System.Security.Cryptography;
@@ -47,8 +48,7 @@ internal static class PageToken
             return null;
         Span<byte> bytes = stackalloc byte[LengthWithSize];
         Span<byte> fingerprint = stackalloc byte[8];
-        if (token.Length > Base64Url.GetEncodedLength(LengthWithSize)
-            || !Base64Url.TryDecodeFromChars(token, bytes, out var written)
+        if (Base64Url.DecodeFromChars(token, bytes, out _, out var written) != OperationStatus.Done
             || (bytes[0], written) is not ((Version, Length) or (VersionWithSize, LengthWithSize))
             || BinaryPrimitives.ReadInt64BigEndian(bytes[9..]) < 0 || BinaryPrimitives.ReadInt64BigEndian(bytes[Length..]) < 0)
         {
