@@ -11,6 +11,7 @@ namespace Aegis.Backup;
 /// <param name="Snapshots">How many snapshots were verified.</param>
 public sealed record BackupProof(LogHead Head, string SignedHead, long Records, long Snapshots)
 {
+    private const int RecordsPerPage = 8192;
     private const int ViolationsMax = 100;
     private const int HeadsAtOnce = 500;
 
@@ -40,13 +41,15 @@ public sealed record BackupProof(LogHead Head, string SignedHead, long Records, 
         var run = new LogRun(store, new LogVerifier(new MerkleFrontier(), row => TrustedHead.Verify(row.SignedNote, keys)))
         {
             PagesAtOnce = Environment.ProcessorCount + 1,
+            RecordsPerPage = RecordsPerPage,
+            ByOutline = true,
         };
         var (found, broken, looked) = (new List<Violation>(), new HashSet<WorkflowKey>(), 0L);
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             Take(step.Violations);
-            Take(await run.CheckSnapshotsAsync(step.Carrying, cancellationToken));
+            Take(await run.CheckSnapshotsAsync(step, cancellationToken));
             if (run.Size >= head.Size || run.Size - looked >= RecordsBetweenHeads)
             {
                 Take(await run.CheckHeadsAsync(run.Size >= head.Size, broken, cancellationToken));

@@ -70,6 +70,8 @@ public static class AegisHost
         try
         {
             await monitor.PrepareAsync(patience.Token);
+            // A replica that is silent is none of the database's doing, and is soon given up.
+            await app.Services.GetRequiredService<Reads>().ProbeAsync(CancellationToken.None);
         }
         catch (OperationCanceledException)
         {
@@ -120,6 +122,7 @@ public static class AegisHost
         services.AddSingleton<Findings>();
         services.AddSingleton<ResumableReader>();
         services.AddSingleton<ChainReader>();
+        services.AddSingleton<Reads>();
         services.AddSingleton<Exporter>();
         services.AddSingleton<Importer>();
         services.AddSingleton<HealthServiceImpl>();
@@ -144,6 +147,7 @@ public static class AegisHost
         services.AddHostedService(provider => provider.GetRequiredService<Findings>());
         services.AddHostedService(provider => provider.GetRequiredService<ProvenBackups>());
         services.AddHostedService(provider => provider.GetRequiredService<StoreMonitor>());
+        services.AddHostedService(provider => provider.GetRequiredService<Reads>());
         services.AddHostedService(provider => provider.GetRequiredService<Auditor>());
         services.AddHostedService(provider => provider.GetRequiredService<RefusalSummary>());
         services.AddHostedService(provider => provider.GetRequiredService<Drain>());

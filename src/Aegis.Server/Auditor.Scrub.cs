@@ -3,7 +3,8 @@ using Aegis.Storage;
 
 namespace Aegis.Server;
 
-// Round and round through the whole history, in small steps.
+// Round and round through the whole history, in small steps: one round at the replicas, the next at the primary, since what is
+// altered beneath PostgreSQL, in the files of one of them, is not to be seen in the others.
 public sealed partial class Auditor
 {
     private const int RowsAtOnce = 500;
@@ -52,16 +53,20 @@ public sealed partial class Auditor
             (_position, _scrub) = (null, null);
             return Interval;
         }
-        if (!status.FirstAudit.IsCompleted || await store.ReadHeadAsync(cancellationToken) is not { IsSealed: true } head)
+        if (!status.FirstAudit.IsCompleted || await store.ReadHeadAsync(cancellationToken) is not { IsSealed: true } newest)
             return Patience;
         if (_scrub is null || _position is null)
-            await ResumeAsync(head, cancellationToken);
+            await ResumeAsync(newest, cancellationToken);
+        var place = await reads.ToScrubAsync(_scrub!.Size, IsOfReplicas(_position!), cancellationToken);
+        reads.SendTo(place, _scrub);
+        if (await place.HeadAsync(cancellationToken) is not { } head)
+            return Patience;
         var (run, began, bytes, from) = (_scrub!, time.GetTimestamp(), _scrub!.BytesRead, _scrub!.Size);
         var (violations, isEnd) = _part switch
         {
             ScrubPart.Log => await ScrubLogAsync(run, head, cancellationToken),
             ScrubPart.Workflows => await ScrubWorkflowsAsync(run, cancellationToken),
-            _ => await ScrubSnapshotsAsync(cancellationToken),
+            _ => await ScrubSnapshotsAsync(run, cancellationToken),
         };
         await ReportAsync(violations, v => v.LogIndex < _wholeSize ? _wholeSize : 0, cancellationToken);
         var records = run.Size - from;
@@ -95,15 +100,17 @@ public sealed partial class Auditor
     /// <summary>Workflows that have no records are met nowhere else.</summary>
     private async Task<(IReadOnlyList<Violation>, bool)> ScrubWorkflowsAsync(LogRun run, CancellationToken cancellationToken)
     {
-        var workflows = await store.ScanWorkflowsAsync(_afterWorkflow, RowsAtOnce, cancellationToken);
+        var workflows = await run.Store.ScanWorkflowsAsync(_afterWorkflow, RowsAtOnce, cancellationToken);
         if (workflows.Count > 0)
             _afterWorkflow = workflows[^1].Key;
         return (await run.CheckHeadsOfAsync([.. workflows.Select(w => w.Key)], cancellationToken), workflows.Count < RowsAtOnce);
     }
 
-    private async Task<(IReadOnlyList<Violation>, bool)> ScrubSnapshotsAsync(CancellationToken cancellationToken)
+    private async Task<(IReadOnlyList<Violation>, bool)> ScrubSnapshotsAsync(LogRun run, CancellationToken cancellationToken)
     {
-        var snapshots = await store.ScanSnapshotsAsync(_afterSnapshot, RowsAtOnce, cancellationToken);
+        var snapshots = await run.Store.ScanSnapshotsAsync(_afterSnapshot, RowsAtOnce, cancellationToken);
+        if (run.Primary is not null && snapshots.Any(s => !s.IsCarried))
+            snapshots = await store.ScanSnapshotsAsync(_afterSnapshot, RowsAtOnce, cancellationToken);
         if (snapshots.Count > 0)
             _afterSnapshot = snapshots[^1];
         return ([.. snapshots.Where(s => !s.IsCarried).Select(s => new Violation(ViolationClass.SnapshotModified, s.Key, 0,
@@ -122,8 +129,12 @@ public sealed partial class Auditor
         var now = Now();
         status.Scrubbed(time.GetUtcNow());
         _wholeSize = _roundSize;
-        Begin(new MerkleFrontier(), _position! with { RoundBegan = now, WholeEnded = now });
+        var began = IsOfReplicas(_position!) ? now & ~1L : (now - 1) | 1;
+        Begin(new MerkleFrontier(), _position! with { RoundBegan = began, WholeEnded = now });
     }
+
+    /// <summary>Whether a round is read at the replicas, where there are any: the last bit of when it began, so that it is noted.</summary>
+    private static bool IsOfReplicas(ScrubPosition position) => (position.RoundBegan & 1) == 1;
 
     private void Begin(MerkleFrontier start, ScrubPosition position)
     {
@@ -142,7 +153,7 @@ public sealed partial class Auditor
         {
             if (note is not null)
                 logger.LogWarning("How far the history was verified is noted, and not as this log would: it is verified from its beginning");
-            said = new ScrubPosition(head.LogId, 0, Now(), 0, 0, MerkleTree.EmptyRoot);
+            said = new ScrubPosition(head.LogId, 0, (Now() - 1) | 1, 0, 0, MerkleTree.EmptyRoot);
             start = new MerkleFrontier();
         }
         status.Scrubbed(DateTimeOffset.UnixEpoch.AddTicks(

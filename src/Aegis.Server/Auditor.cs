@@ -9,7 +9,8 @@ namespace Aegis.Server;
 /// <see cref="AuditStatus"/>. A store that is away is told by the monitor, and the audit goes on when it is back.
 /// </summary>
 public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, LogSigner signer, SignerMemory memory,
-    LogProofs proofs, Repairer repairer, Findings findings, AuditStatus status, ServerOptions options, Metrics metrics, TimeProvider time,
+    LogProofs proofs, Repairer repairer, Findings findings, AuditStatus status, Reads reads, ServerOptions options, Metrics metrics,
+    TimeProvider time,
     ILogger<Auditor> logger) : BackgroundService
 {
     /// <summary>How many of the newest records are looked at in every round.</summary>

@@ -11,6 +11,13 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
 {
     private const int PageSize = 500;
 
+    /// <summary>Who is told what is wrong.</summary>
+    private Action<IReadOnlyList<Violation>> Report { get; init; } = findings.Report;
+
+    /// <summary>The same for a call that reads at a replica, and stops at what is wrong there: see <see cref="DoubtException"/>.</summary>
+    public ChainReader By(ILedgerStore replica) =>
+        new(replica, resumables, findings, time) { Report = found => throw new DoubtException(found) };
+
     /// <summary>A workflow; with <paramref name="allowQuarantined"/> as it is stored, altered or not.</summary>
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
     public async Task<Workflow> FindAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken) =>
@@ -121,7 +128,7 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
         var violations = verifier.Complete(null);
         if (violations.Count == 0)
             return content!;
-        findings.Report(violations);
+        Report(violations);
         throw new RefusalException(RefusalOf(violations[0].Id(), violations[0]) with { Reason = Reason.SnapshotCorrupt });
     }
 
@@ -219,7 +226,7 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
             return known;
         var verifier = new ChainVerifier(record.Record.Key, Math.Max(1, record.Record.Sequence));
         verifier.Add(record);
-        findings.Report(verifier.Violations);
+        Report(verifier.Violations);
         var now = Mapping.ToMicroseconds(Google.Protobuf.WellKnownTypes.Timestamp.FromDateTimeOffset(time.GetUtcNow()));
         return [.. known, .. verifier.Violations.Select(v => new FoundViolation(v, now)).ExceptBy(known.Select(k => k.Id), f => f.Id)];
     }
@@ -229,7 +236,7 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
     {
         if (violations.Count == 0)
             return;
-        findings.Report(violations);
+        Report(violations);
         throw new RefusalException(RefusalOf(violations[0].Id(), violations[0]) with { Reason = Reason.ChainBroken });
     }
 

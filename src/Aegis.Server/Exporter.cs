@@ -16,7 +16,7 @@ using Pb = Aegis.V1;
 /// signed head: a workflow that moves on meanwhile is cut there, so that every record is proven by a path to that head, and a
 /// signed statement says that the log knew no more of the workflow. Every chain and every path is verified on its way out.
 /// </summary>
-public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs proofs, LogSigner signer, TimeProvider time)
+public sealed class Exporter(Reads reads, LogSigner signer, TimeProvider time)
 {
     public const int SnapshotPartBytesMax = 1024 * 1024;
 
@@ -27,9 +27,47 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
         IServerStreamWriter<Pb.ExportWorkflowsResponse> responseStream, CancellationToken cancellationToken)
     {
         var filter = FilterOf(request);
+        // What is altered is evidence, and that is as the primary has it.
+        var place = request.AllowQuarantined ? reads.Primary : await reads.CurrentAsync(0, cancellationToken);
         await using var output = new Output(responseStream, cancellationToken);
-        var head = signer.Demand(await store.ReadHeadAsync(cancellationToken));
-        var run = new Run(head, new InclusionPaths(proofs, head), output, new Pb.ExportTrailer(), request.AllowQuarantined);
+        try
+        {
+            await ExportAsync(request, filter, place, output, cancellationToken);
+        }
+        catch (DoubtException e) when (output.IsUnsent)
+        {
+            await using var anew = new Output(responseStream, cancellationToken);
+            await ExportAsync(request, filter, place.Primary!, anew, cancellationToken);
+            reads.Judge(place, e.Found);
+        }
+        catch (DoubtException e)
+        {
+            // What went out cannot be taken back: whoever asks again gets it from the primary, or is told what is wrong there.
+            await VerifyAsync(place.Primary!, e.Found.Select(v => v.Key).Distinct(), cancellationToken);
+            reads.Judge(place, e.Found);
+            throw new RefusalException(StatusMapping.StoreUnavailable);
+        }
+    }
+
+    private static async Task VerifyAsync(ReadPlace place, IEnumerable<WorkflowKey> keys, CancellationToken cancellationToken)
+    {
+        foreach (var key in keys)
+        {
+            var verifier = new ChainVerifier(key);
+            var head = await place.Store.WalkAsync(key, record =>
+            {
+                verifier.Add(record);
+                return Task.CompletedTask;
+            }, cancellationToken);
+            place.Chains.Demand(verifier.Complete(head));
+        }
+    }
+
+    private async Task ExportAsync(Pb.ExportWorkflowsRequest request, WorkflowFilter filter, ReadPlace place, Output output,
+        CancellationToken cancellationToken)
+    {
+        var head = signer.Demand(await place.HeadAsync(cancellationToken));
+        var run = new Run(place, head, new InclusionPaths(place.Proofs, head), output, new Pb.ExportTrailer(), request.AllowQuarantined);
         await output.WriteAsync(new Pb.ExportChunk
         {
             Manifest = new Pb.ExportManifest
@@ -46,7 +84,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
         if (request.WorkflowId.Length > 0)
         {
             var key = new WorkflowKey(filter.Namespace, request.WorkflowId);
-            var workflow = await chains.FindAsync(key, request.AllowQuarantined, cancellationToken);
+            var workflow = await place.Chains.FindAsync(key, request.AllowQuarantined, cancellationToken);
             if (workflow.CreatedLogIndex >= head.Head.Size)
                 throw new RefusalException(Refusal.NotFound(key));
             await ExportAsync(workflow, run, cancellationToken);
@@ -55,7 +93,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
         {
             for (var cursor = -1L; ;)
             {
-                var page = await store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
+                var page = await place.Store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
                 foreach (var workflow in page.Where(w => w.CreatedLogIndex < head.Head.Size && !w.Importing))
                     await ExportAsync(workflow, run, cancellationToken);
                 if (page.Count < PageSize)
@@ -71,9 +109,9 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     private async Task ExportAsync(Workflow workflow, Run run, CancellationToken cancellationToken)
     {
         if (workflow.Quarantined && !run.AllowQuarantined)
-            await chains.DemandReleasedAsync(workflow.Key, cancellationToken);
-        var page = await store.ReadChainAsync(workflow.Key, 1, descending: false, PageOf(workflow, 1), cancellationToken);
-        var last = await LastAsync(workflow, run.Head.Head.Size, page, cancellationToken);
+            await run.Place.Chains.DemandReleasedAsync(workflow.Key, cancellationToken);
+        var page = await run.Place.Store.ReadChainAsync(workflow.Key, 1, descending: false, PageOf(workflow, 1), cancellationToken);
+        var last = await LastAsync(workflow, run, page, cancellationToken);
         await run.Output.WriteAsync(new Pb.ExportChunk
         {
             Workflow = new Pb.ExportWorkflow
@@ -101,14 +139,14 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
             var next = page[^1].Record.Sequence + 1;
             page = next > workflow.Sequence
                 ? []
-                : await store.ReadChainAsync(workflow.Key, next, descending: false, PageOf(workflow, next), cancellationToken);
+                : await run.Place.Store.ReadChainAsync(workflow.Key, next, descending: false, PageOf(workflow, next), cancellationToken);
         }
         Demand(verifier.Complete(workflow), run);
         run.Trailer.Workflows++;
         run.Trailer.Snapshots += (ulong)sent.Count;
     }
 
-    private async Task ExportAsync(StoredRecord record, HashSet<Hash> sent, Run run, CancellationToken cancellationToken)
+    private static async Task ExportAsync(StoredRecord record, HashSet<Hash> sent, Run run, CancellationToken cancellationToken)
     {
         if (record.Record.Snapshot is { } part && !sent.Contains(part.Sha256)
             && await ExportSnapshotAsync(record, part, run, cancellationToken))
@@ -118,6 +156,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
         var (path, isProof) = await run.Paths.OfAsync(record, cancellationToken);
         if (!isProof && !run.AllowQuarantined)
         {
+            run.Place.Doubt([]);
             // Which of the two was altered, and so whether it is of this workflow, only a verification of the log tells.
             throw new RefusalException(new Refusal(Reason.ChainBroken,
                 $"The stored log does not prove record {record.Record.Sequence} of {record.Record.Key}: its hash or the log's tiles "
@@ -135,19 +174,20 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
 
     /// <summary>The newest record of a workflow that a head covers; null where it is gone.</summary>
     /// <param name="workflow">As it is now, perhaps longer than at the head.</param>
-    /// <param name="size">The size at the head.</param>
+    /// <param name="run">The export.</param>
     /// <param name="first">The first page of the chain, which is all of a short one.</param>
     /// <param name="cancellationToken">Ends the reading.</param>
-    private async Task<StoredRecord?> LastAsync(Workflow workflow, long size, IReadOnlyList<StoredRecord> first,
+    private static async Task<StoredRecord?> LastAsync(Workflow workflow, Run run, IReadOnlyList<StoredRecord> first,
         CancellationToken cancellationToken)
     {
+        var size = run.Head.Head.Size;
         if (workflow.Sequence <= PageSize)
             return first.LastOrDefault(r => r.LogIndex < size);
         for (var at = workflow.Sequence; at > 0;)
         {
             // It is nearly always the newest.
-            var page = await store.ReadChainAsync(workflow.Key, at, descending: true, at == workflow.Sequence ? 1 : PageSize,
-                cancellationToken);
+            var page = await run.Place.Store.ReadChainAsync(workflow.Key, at, descending: true,
+                at == workflow.Sequence ? 1 : PageSize, cancellationToken);
             if (page.FirstOrDefault(r => r.LogIndex < size) is { } last)
                 return last;
             if (page.Count == 0)
@@ -164,23 +204,23 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     private async Task<string> StatementAsync(Workflow workflow, StoredRecord last, Run run, CancellationToken cancellationToken) =>
         (await run.Paths.OfAsync(last, cancellationToken)).IsProof ? signer.Sign(run.Head, workflow.Key, last) : "";
 
-    private void Demand(IReadOnlyList<Violation> violations, Run run)
+    private static void Demand(IReadOnlyList<Violation> violations, Run run)
     {
         if (!run.AllowQuarantined)
-            chains.Demand(violations);
+            run.Place.Chains.Demand(violations);
     }
 
     /// <summary>Writes the bytes of a snapshot, unless they were erased.</summary>
     /// <returns>Whether they were there.</returns>
-    private async Task<bool> ExportSnapshotAsync(StoredRecord record, SnapshotPart part, Run run,
+    private static async Task<bool> ExportSnapshotAsync(StoredRecord record, SnapshotPart part, Run run,
         CancellationToken cancellationToken)
     {
         byte[]? content;
         try
         {
             content = run.AllowQuarantined
-                ? await store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken)
-                : await chains.SnapshotOfAsync(record, cancellationToken);
+                ? await run.Place.Store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken)
+                : await run.Place.Chains.SnapshotOfAsync(record, cancellationToken);
         }
         catch (RefusalException e) when (e.Refusal.Reason == Reason.SnapshotErased)
         {
@@ -225,13 +265,14 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     }
 
     /// <summary>One export.</summary>
+    /// <param name="Place">Where it is read.</param>
     /// <param name="Head">The log as it holds it.</param>
     /// <param name="Paths">To that head.</param>
     /// <param name="Output">Where it goes.</param>
     /// <param name="Trailer">What was counted so far.</param>
     /// <param name="AllowQuarantined">Whether what is stored is exported as it is, altered or not.</param>
-    private sealed record Run(
-        SealedHead Head, InclusionPaths Paths, Output Output, Pb.ExportTrailer Trailer, bool AllowQuarantined);
+    private sealed record Run(ReadPlace Place, SealedHead Head, InclusionPaths Paths, Output Output, Pb.ExportTrailer Trailer,
+        bool AllowQuarantined);
 
     /// <summary>Gathers messages into chunks, and hashes all that goes out.</summary>
     private sealed class Output(
@@ -240,6 +281,9 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
     {
         private readonly MemoryStream _buffer = new();
         private readonly IncrementalHash _hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+
+        /// <summary>Whether nothing has gone out yet.</summary>
+        public bool IsUnsent { get; private set; } = true;
 
         public async Task WriteAsync(Pb.ExportChunk message)
         {
@@ -258,6 +302,7 @@ public sealed class Exporter(ILedgerStore store, ChainReader chains, LogProofs p
                 return;
             var chunk = ByteString.CopyFrom(_buffer.GetBuffer(), 0, (int)_buffer.Length);
             _buffer.SetLength(0);
+            IsUnsent = false;
             await responseStream.WriteAsync(new Pb.ExportWorkflowsResponse { Chunk = chunk }, cancellationToken);
         }
 

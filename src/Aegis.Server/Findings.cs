@@ -175,6 +175,13 @@ public sealed partial class Findings(
             ? [.. violations.Where(v => v.Violation.Sequence == 0 || v.Violation.Sequence == record.Record.Sequence)]
             : [];
 
+    /// <summary>Whether any of these was reported to this server lately.</summary>
+    public bool HasReported(IReadOnlyList<Violation> violations)
+    {
+        lock (_lock)
+            return violations.Select(v => v.Id()).Any(id => _waiting.ContainsKey(id) || _stored.ContainsKey(id));
+    }
+
     /// <summary>What was stored lately may be released or repaired now: found again, it is looked at again.</summary>
     public void Forget()
     {

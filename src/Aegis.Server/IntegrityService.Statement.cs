@@ -12,22 +12,22 @@ public sealed partial class IntegrityService
     /// The signed statement of a workflow that verified, of its newest record at the newest head; empty where the log does not
     /// prove that record, since what is signed is believed.
     /// </summary>
-    private async Task<string> StatementAsync(Workflow verified, CancellationToken cancellationToken)
+    private async Task<string> StatementAsync(Workflow verified, ReadPlace place, CancellationToken cancellationToken)
     {
         SealedHead head;
         try
         {
-            head = await NewestHeadAsync(cancellationToken);
+            head = signer.Demand(await place.HeadAsync(cancellationToken));
         }
         catch (RefusalException)
         {
             return "";
         }
         // Read after the head, so that no record below it is missed. The workflow may have moved on since it was verified.
-        var page = await store.ReadChainAsync(verified.Key, long.MaxValue, descending: true, StatementPageSize, cancellationToken);
+        var page = await place.Store.ReadChainAsync(verified.Key, long.MaxValue, descending: true, StatementPageSize, cancellationToken);
         if (page.FirstOrDefault(r => r.LogIndex < head.Head.Size) is not { } last || last.Record.Sequence < verified.Sequence)
             return "";
-        var (_, isProof) = await new InclusionPaths(proofs, head).OfAsync(last, cancellationToken);
+        var (_, isProof) = await new InclusionPaths(place.Proofs, head).OfAsync(last, cancellationToken);
         return isProof ? signer.Sign(head, verified.Key, last) : "";
     }
 }

@@ -24,27 +24,29 @@ public sealed partial class IntegrityService
             fields.Wrong("from_log_index", "must not be larger than to_log_index");
         fields.Check();
 
+        var place = await reads.CurrentAsync(0, context.CancellationToken);
         // A newest head that nobody signed is a finding, and no reason to look no further.
-        var head = await store.ReadHeadAsync(context.CancellationToken) ?? throw new RefusalException(StatusMapping.StoreUnavailable);
+        var head = await place.HeadAsync(context.CancellationToken) ?? throw new RefusalException(StatusMapping.StoreUnavailable);
         to = SizeWithin(to, head.Size, "to_log_index");
         if (from > to)
             SizeWithin(from, to, "from_log_index");
         var verification = new LogVerification(from, to, head.Size);
-        await RunAsync(verification, responseStream, context.CancellationToken);
+        await RunAsync(verification, place, responseStream, context.CancellationToken);
         await responseStream.WriteAsync(new Pb.VerifyLogResponse { Summary = verification.Summary() }, context.CancellationToken);
     }
 
     /// <summary>All cores read pages and hash their records, while one follows chains and tree and answers.</summary>
-    private async Task RunAsync(LogVerification verification, IServerStreamWriter<Pb.VerifyLogResponse> stream,
+    private async Task RunAsync(LogVerification verification, ReadPlace place, IServerStreamWriter<Pb.VerifyLogResponse> stream,
         CancellationToken cancellationToken)
     {
-        var start = await Auditor.TrustedStartAsync(store, signer, verification.From, cancellationToken);
-        var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
+        var start = await Auditor.TrustedStartAsync(place.Store, signer, verification.From, cancellationToken);
+        var run = new LogRun(place.Store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
         {
             PagesAtOnce = Environment.ProcessorCount + 1,
             RecordsPerPage = RecordsPerPage,
             ByOutline = true,
         };
+        reads.SendTo(place, run);
         verification.Run = run;
         var toldAt = time.GetTimestamp();
         await foreach (var page in run.PagesAsync(verification.End, cancellationToken))
@@ -83,21 +85,22 @@ public sealed partial class IntegrityService
     /// Compares the hashes of a workflow's records with those that the log's tiles have in their places. Where they differ, the
     /// log is verified there: it tells which of the two is right, and what was recorded.
     /// </summary>
-    private async Task<IReadOnlyList<Violation>> CheckPlacesAsync(WorkflowKey key, List<(long LogIndex, Hash Hash)> places,
-        IReadOnlyList<Violation> known, CancellationToken cancellationToken)
+    private async Task<IReadOnlyList<Violation>> CheckPlacesAsync(WorkflowKey key, ReadPlace place,
+        List<(long LogIndex, Hash Hash)> places, IReadOnlyList<Violation> known, CancellationToken cancellationToken)
     {
         var violations = new List<Violation>();
         var verified = 0L;
         foreach (var (index, hash) in places.OrderBy(p => p.LogIndex))
         {
-            if (index < verified || index < 0 || await proofs.HashAsync(new Subtree(0, index), cancellationToken) == hash
-                || await store.ReadHeadAsync(cancellationToken) is not { } head || index >= head.Size)
+            if (index < verified || index < 0 || await place.Proofs.HashAsync(new Subtree(0, index), cancellationToken) == hash
+                || await place.HeadAsync(cancellationToken) is not { } head || index >= head.Size)
             {
                 continue;
             }
-            proofs.Forget();
-            var start = await Auditor.TrustedStartAsync(store, signer, index, cancellationToken);
-            var run = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
+            place.Proofs.Forget();
+            var start = await Auditor.TrustedStartAsync(place.Store, signer, index, cancellationToken);
+            var run = new LogRun(place.Store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
+            reads.SendTo(place, run);
             await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
             {
                 violations.AddRange((await run.JudgeAsync(page, cancellationToken)).Violations);

@@ -8,8 +8,9 @@ namespace Aegis.Server;
 using Pb = Aegis.V1;
 
 /// <summary>Checks that nobody rewrote what was recorded.</summary>
-public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogTail tail, LogSigner signer,
-    SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, ProvenBackups backups, TimeProvider time)
+public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogSigner signer,
+    SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, ProvenBackups backups, Reads reads,
+    TimeProvider time)
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;
@@ -24,29 +25,33 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var fields = new Fields();
         var key = fields.Key(request.Namespace, request.WorkflowId);
         fields.Check();
-        var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var readAt = await SizeAsync(context.CancellationToken);
+        var place = await reads.CurrentAsync(request.MinLogSize, context.CancellationToken);
+        return await reads.ReadAsync(place, at => VerifyAsync(key, at, context.CancellationToken));
+    }
 
+    private async Task<Pb.VerifyWorkflowResponse> VerifyAsync(WorkflowKey key, ReadPlace place, CancellationToken cancellationToken)
+    {
         var verifier = new ChainVerifier(key);
         var places = new List<(long LogIndex, Hash Hash)>();
-        var head = await VerifyAsync(key, verifier, places, context.CancellationToken);
+        var head = await WalkAsync(key, place, verifier, places, cancellationToken);
         var violations = verifier.Complete(head).ToList();
         if (head is null && verifier.RecordsVerified == 0)
-            return await DeletedAsync(key, logSize, context.CancellationToken);
+            return await DeletedAsync(key, place.Size, cancellationToken);
         if (head is null)
             violations.Add(WorkflowHeads.Gone(key));
-        if (await CheckForkAsync(head, context.CancellationToken) is { } forged)
+        if (await CheckForkAsync(head, place, cancellationToken) is { } forged)
             violations.Add(forged);
-        violations.AddRange(await CheckPlacesAsync(key, places, violations, context.CancellationToken));
+        violations.AddRange(await CheckPlacesAsync(key, place, places, violations, cancellationToken));
         if (violations.Count > 0)
         {
+            place.Doubt(violations);
             // Once it is told it also holds: writes are refused from here on.
-            findings.Report(violations, readAt);
-            await findings.SettleAsync(context.CancellationToken);
+            findings.Report(violations, place.Size);
+            await findings.SettleAsync(cancellationToken);
         }
-        var response = ResponseOf(verifier, violations, logSize);
+        var response = ResponseOf(verifier, violations, place.Size);
         if (response.Intact && head is not null)
-            response.Statement = await StatementAsync(head, context.CancellationToken);
+            response.Statement = await StatementAsync(head, place, cancellationToken);
         return response;
     }
 
@@ -62,26 +67,26 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
     }
 
     /// <summary>Reads the chain and its snapshots, and then the head.</summary>
-    private async Task<Workflow?> VerifyAsync(WorkflowKey key, ChainVerifier verifier, List<(long, Hash)> places,
-        CancellationToken cancellationToken)
+    private static async Task<Workflow?> WalkAsync(WorkflowKey key, ReadPlace place, ChainVerifier verifier,
+        List<(long, Hash)> places, CancellationToken cancellationToken)
     {
         // A snapshot that many records carry is read once.
         var snapshots = new Dictionary<Hash, (Hash Actual, long Size)?>();
-        return await store.WalkAsync(key, async record =>
+        return await place.Store.WalkAsync(key, async record =>
         {
             verifier.Add(record);
             places.Add((record.LogIndex, record.Hash));
             if (record.Record.Snapshot is { } part)
-                await CheckSnapshotAsync(record, part, verifier, snapshots, cancellationToken);
+                await CheckSnapshotAsync(record, part, place, verifier, snapshots, cancellationToken);
         }, cancellationToken);
     }
 
-    private async Task CheckSnapshotAsync(StoredRecord record, SnapshotPart part, ChainVerifier verifier,
+    private static async Task CheckSnapshotAsync(StoredRecord record, SnapshotPart part, ReadPlace place, ChainVerifier verifier,
         Dictionary<Hash, (Hash Actual, long Size)?> snapshots, CancellationToken cancellationToken)
     {
         if (!snapshots.TryGetValue(part.Sha256, out var actual))
         {
-            var content = await store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken);
+            var content = await place.Store.ReadSnapshotAsync(record.Record.Key, part.Sha256, cancellationToken);
             actual = content is null ? null : (Hash.Of(content), content.Length);
             snapshots[part.Sha256] = actual;
         }
@@ -89,11 +94,11 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
     }
 
     /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
-    private async Task<Violation?> CheckForkAsync(Workflow? head, CancellationToken cancellationToken)
+    private static async Task<Violation?> CheckForkAsync(Workflow? head, ReadPlace place, CancellationToken cancellationToken)
     {
         if (head?.ForkedFrom is not { } fork)
             return null;
-        var source = await store.ReadChainAsync(new WorkflowKey(head.Key.Namespace, fork.WorkflowId), fork.Sequence,
+        var source = await place.Store.ReadChainAsync(new WorkflowKey(head.Key.Namespace, fork.WorkflowId), fork.Sequence,
             descending: false, 1, cancellationToken);
         if (source.Count == 0 || source[0].Record.Sequence != fork.Sequence || source[0].Hash == fork.Hash)
             return null;

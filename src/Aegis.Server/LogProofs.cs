@@ -8,12 +8,23 @@ namespace Aegis.Server;
 /// Paths through the log's tree, from its tiles: a record's tile and those above it, and the unfinished ones at the end, are all
 /// that a path needs. What a tile has never changes, it only fills: so tiles are kept in memory, with their inner hashes.
 /// </summary>
-public sealed class LogProofs(ILedgerStore store)
+public sealed class LogProofs
 {
     // 16 KiB each, their inner hashes included.
     private const int TilesKept = 2048;
 
-    private readonly ConcurrentDictionary<(int Level, long Index), TileHashes> _tiles = [];
+    private readonly ILedgerStore _store;
+    private readonly ConcurrentDictionary<(int Level, long Index), TileHashes> _tiles;
+
+    public LogProofs(ILedgerStore store) : this(store, [])
+    {
+    }
+
+    private LogProofs(ILedgerStore store, ConcurrentDictionary<(int Level, long Index), TileHashes> tiles) =>
+        (_store, _tiles) = (store, tiles);
+
+    /// <summary>The same, with the tiles that are kept, for a call that reads by another store.</summary>
+    public LogProofs By(ILedgerStore store) => new(store, _tiles);
 
     /// <summary>The inclusion path of a leaf at a size.</summary>
     public Task<IReadOnlyList<Hash>> InclusionPathAsync(long index, long size, CancellationToken cancellationToken) =>
@@ -49,7 +60,7 @@ public sealed class LogProofs(ILedgerStore store)
         var tile = TileHashes.Of(subtree);
         if (_tiles.TryGetValue(tile, out var kept) && kept.Count >= TileHashes.Needed(subtree))
             return kept;
-        var hashes = new TileHashes(await store.ReadTileAsync(tile.Level, tile.Index, cancellationToken));
+        var hashes = new TileHashes(await _store.ReadTileAsync(tile.Level, tile.Index, cancellationToken));
         if (_tiles.Count >= TilesKept)
             Evict();
         return _tiles[tile] = hashes;

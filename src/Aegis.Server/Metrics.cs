@@ -15,6 +15,7 @@ public sealed class Metrics : IDisposable
     private readonly Counter<long> _records;
     private readonly Counter<long> _refusals;
     private readonly Counter<long> _verified;
+    private readonly Counter<long> _reads;
 
     public Metrics()
     {
@@ -24,6 +25,8 @@ public sealed class Metrics : IDisposable
         _records = _meter.CreateCounter<long>("aegis.records", "{record}", "Records stored by this server.");
         _refusals = _meter.CreateCounter<long>("aegis.refusals", "{refusal}", "Requests refused, by reason.");
         _verified = _meter.CreateCounter<long>("aegis.audit.verified", "{record}", "Records that the auditor verified.");
+        _reads = _meter.CreateCounter<long>("aegis.reads", "{read}",
+            "Lists, counts, exports, verifications and steps of the scrub, by the place that serves them.");
     }
 
     public void Watch(Func<int> queueLength, Func<double> clockSkewSeconds, Func<long> logSize)
@@ -52,6 +55,14 @@ public sealed class Metrics : IDisposable
 
     /// <summary>Whether an instrument is one of this server's, where several share a process.</summary>
     public bool Owns(Instrument instrument) => instrument.Meter == _meter;
+
+    public void WatchReplicas(Func<IEnumerable<(string Replica, double LagSeconds)>> lags) =>
+        _meter.CreateObservableGauge("aegis.replica.lag",
+            () => lags().Select(l => new Measurement<double>(l.LagSeconds, new KeyValuePair<string, object?>("replica", l.Replica))),
+            "s", "By how much a replica is behind the primary at most.");
+
+    /// <param name="place">"primary", or where the replica is.</param>
+    public void Read(string place) => _reads.Add(1, new KeyValuePair<string, object?>("place", place));
 
     public void Verified(long records) => _verified.Add(records);
 

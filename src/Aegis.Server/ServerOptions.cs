@@ -10,6 +10,12 @@ public sealed record ServerOptions
     /// <summary>AEGIS_DATABASE: sqlite:PATH, or an Npgsql connection string.</summary>
     public string Database { get; init; } = "sqlite:aegis.db";
 
+    /// <summary>AEGIS_READ_DATABASE: an Npgsql connection string, each host of which is a standby to read at; null for none.</summary>
+    public string? ReadDatabase { get; init; }
+
+    /// <summary>AEGIS_READ_LAG_MAX: how far behind a standby may be that is read at.</summary>
+    public TimeSpan ReadLagMax { get; init; } = TimeSpan.FromSeconds(5);
+
     /// <summary>AEGIS_DATA_DIR: where relative database paths begin.</summary>
     public string DataDirectory { get; init; } = ".aegis";
 
@@ -61,9 +67,11 @@ public sealed record ServerOptions
     public static ServerOptions From(IConfiguration configuration)
     {
         var defaults = new ServerOptions();
-        return new ServerOptions
+        var options = new ServerOptions
         {
             Database = NonEmpty(configuration["AEGIS_DATABASE"]) ?? defaults.Database,
+            ReadDatabase = NonEmpty(configuration["AEGIS_READ_DATABASE"]),
+            ReadLagMax = Period(configuration, "AEGIS_READ_LAG_MAX", defaults.ReadLagMax, TimeSpan.FromHours(1), "1 hour, such as 5s or 1m"),
             DataDirectory = NonEmpty(configuration["AEGIS_DATA_DIR"]) ?? defaults.DataDirectory,
             LogId = LogIdOf(NonEmpty(configuration["AEGIS_LOG_ID"])),
             SigningKeyFile = NonEmpty(configuration["AEGIS_SIGNING_KEY"]),
@@ -90,24 +98,32 @@ public sealed record ServerOptions
                 defaults.QueueCommandsMax, 1, 1_000_000),
             QueueBytesMax = Number(configuration, "AEGIS_QUEUE_BYTES_MAX",
                 defaults.QueueBytesMax, Limits.RequestBytesMax, 1L << 40),
-            ScrubPeriod = Period(configuration, "AEGIS_SCRUB_PERIOD", defaults.ScrubPeriod),
+            ScrubPeriod = Period(configuration, "AEGIS_SCRUB_PERIOD", defaults.ScrubPeriod, TimeSpan.FromDays(365),
+                "365 days, such as 7d, 12h, 30m, 45s or 7.00:00:00"),
             ScrubBytesPerSecond = Number(configuration, "AEGIS_SCRUB_BYTES_PER_SECOND",
                 defaults.ScrubBytesPerSecond, 64 * 1024, 1L << 40),
-            BackupAgeMax = Period(configuration, "AEGIS_BACKUP_MAX_AGE", defaults.BackupAgeMax),
+            BackupAgeMax = Period(configuration, "AEGIS_BACKUP_MAX_AGE", defaults.BackupAgeMax, TimeSpan.FromDays(365),
+                "365 days, such as 26h or 7d"),
         };
+        return options is { IsSqlite: true, ReadDatabase: not null }
+            ? throw new ConfigurationException("AEGIS_READ_DATABASE needs AEGIS_DATABASE to be PostgreSQL: SQLite has no standbys to read at.")
+            : options;
     }
 
     /// <exception cref="StoreException">It cannot be used.</exception>
     public ILedgerStore OpenStore(TimeProvider time)
     {
-        const string scheme = "sqlite:";
-        if (!Database.StartsWith(scheme, StringComparison.OrdinalIgnoreCase))
+        if (!IsSqlite)
             return PostgresLedgerStore.Open(Database);
-        var path = Database[scheme.Length..];
+        var path = Database[Sqlite.Length..];
         if (path.Length == 0)
             throw new ConfigurationException("AEGIS_DATABASE names no file after \"sqlite:\".");
         return SqliteLedgerStore.Open(path == ":memory:" ? null : Path.Combine(DataDirectory, path), time);
     }
+
+    /// <summary>Where the log is read besides; empty for none.</summary>
+    /// <exception cref="StoreException">It cannot be used.</exception>
+    public IReadOnlyList<PostgresReplica> OpenReplicas() => ReadDatabase is null ? [] : PostgresReplica.Open(ReadDatabase);
 
     /// <summary>
     /// The file of the key: the one named, else one in the data directory that all logs of this server share; null for a
@@ -128,6 +144,10 @@ public sealed record ServerOptions
         var name = string.Concat(relative.Select(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' ? c : '_'));
         return Path.Combine(DataDirectory, $"memory-{name}.json");
     }
+
+    private const string Sqlite = "sqlite:";
+
+    private bool IsSqlite => Database.StartsWith(Sqlite, StringComparison.OrdinalIgnoreCase);
 
     /// <summary>Whether the data is gone when the server stops.</summary>
     public bool IsTemporary => string.Equals(Database, "sqlite::memory:", StringComparison.OrdinalIgnoreCase);
@@ -156,7 +176,7 @@ public sealed record ServerOptions
             : throw new ConfigurationException($"{name} must be a whole number from {min} to {max}, not \"{text}\".");
     }
 
-    private static TimeSpan Period(IConfiguration configuration, string name, TimeSpan otherwise)
+    private static TimeSpan Period(IConfiguration configuration, string name, TimeSpan otherwise, TimeSpan max, string maxText)
     {
         if (NonEmpty(configuration[name])?.Trim() is not { } text)
             return otherwise;
@@ -172,10 +192,10 @@ public sealed record ServerOptions
         var period = unit > TimeSpan.Zero && isCounted ? count * unit
             : text.Contains(':', StringComparison.Ordinal) && TimeSpan.TryParse(text, CultureInfo.InvariantCulture, out var exact) ? exact
             : TimeSpan.Zero;
-        return period >= TimeSpan.FromSeconds(1) && period <= TimeSpan.FromDays(365)
+        return period >= TimeSpan.FromSeconds(1) && period <= max
             ? period
             : throw new ConfigurationException(
-                $"{name} must be a time from 1 second to 365 days, such as 7d, 12h, 30m, 45s or 7.00:00:00, not \"{text}\".");
+                $"{name} must be a time from 1 second to {maxText}, not \"{text}\".");
     }
 
     private static bool Flag(IConfiguration configuration, string name) => NonEmpty(configuration[name]) switch

@@ -8,9 +8,12 @@ namespace Aegis.Server;
 using Pb = Aegis.V1;
 
 /// <summary>Tells about the service itself.</summary>
-public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, LogSigner signer, ServerOptions options)
+public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, LogSigner signer, Reads reads, ServerOptions options)
     : Pb.SystemService.SystemServiceBase
 {
+    /// <summary>The feature of a server that lists at replicas: who has to see what they wrote sends min_log_size.</summary>
+    public const string ReadReplicas = "read-replicas";
+
     public static readonly string Version =
         typeof(SystemService).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion
             .Split('+')[0] ?? "0.0.0";
@@ -22,6 +25,7 @@ public sealed class SystemService(ILedgerStore store, StoreMonitor monitor, LogS
             Version = Version,
             LogId = monitor.LogId,
             Store = store.Kind,
+            Features = { reads.HasReplicas ? [ReadReplicas] : Array.Empty<string>() },
             VerifierKeys = { signer.VerifierKey(monitor.LogId).ToString() },
             Limits = new Pb.Limits
             {

@@ -32,12 +32,12 @@ public sealed partial class WorkflowService
             request.UpdatedBefore, request.UpdatedAfter);
         var pageSize = fields.PageSize(request.PageSize);
         var query = QueryOf(request, filter.Metadata);
-        var cursor = PageToken.Read(query, request.PageToken, fields) ?? -1;
+        var cursor = PageToken.Read(query, request.PageToken, fields, out var seen) ?? -1;
         fields.Check();
 
-        var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var found = await store.ListWorkflowsAsync(filter, cursor, pageSize + 1, context.CancellationToken);
-        var response = new Pb.ListWorkflowsResponse { LogSize = (ulong)logSize };
+        var place = await reads.AtLeastAsync(request.MinLogSize, seen, context.CancellationToken);
+        var found = await place.Store.ListWorkflowsAsync(filter, cursor, pageSize + 1, context.CancellationToken);
+        var response = new Pb.ListWorkflowsResponse { LogSize = (ulong)place.Size };
         var bytes = 0;
         foreach (var workflow in found.Take(pageSize))
         {
@@ -48,7 +48,8 @@ public sealed partial class WorkflowService
             response.Workflows.Add(message);
         }
         if (response.Workflows.Count < found.Count)
-            response.NextPageToken = PageToken.Write(query, found[response.Workflows.Count - 1].CreatedLogIndex);
+            response.NextPageToken = PageToken.Write(query, found[response.Workflows.Count - 1].CreatedLogIndex,
+                SizeFor(place, found[response.Workflows.Count].CreatedLogIndex));
         return response;
     }
 
@@ -58,9 +59,9 @@ public sealed partial class WorkflowService
         var fields = new Fields();
         var @namespace = fields.Namespace(request.Namespace);
         fields.Check();
-        var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var response = new Pb.CountWorkflowsResponse { LogSize = (ulong)logSize };
-        foreach (var count in await store.CountWorkflowsAsync(@namespace, context.CancellationToken))
+        var place = await reads.AtLeastAsync(request.MinLogSize, 0, context.CancellationToken);
+        var response = new Pb.CountWorkflowsResponse { LogSize = (ulong)place.Size };
+        foreach (var count in await place.Store.CountWorkflowsAsync(@namespace, context.CancellationToken))
         {
             response.Counts.Add(new Pb.WorkflowCount
             {
@@ -93,15 +94,27 @@ public sealed partial class WorkflowService
             fields.Wrong("workflow_id", "cannot be combined with actor, principal, recorded_after or recorded_before");
         var pageSize = fields.PageSize(request.PageSize);
         var query = QueryOf(request);
-        var cursor = PageToken.Read(query, request.PageToken, fields);
+        var cursor = PageToken.Read(query, request.PageToken, fields, out var seen);
         fields.Check();
 
-        var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var found = workflowId.Length > 0
-            ? await ReadChainAsync(new WorkflowKey(@namespace, workflowId), cursor, request, pageSize + 1, context.CancellationToken)
-            : await store.ListRecordsAsync(filter, Start(cursor, request.Descending, 0), request.Descending,
-                pageSize + 1, context.CancellationToken);
-        var response = new Pb.ListRecordsResponse { LogSize = (ulong)logSize };
+        if (workflowId.Length > 0)
+        {
+            var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
+            var chain = await ReadChainAsync(new WorkflowKey(@namespace, workflowId), cursor, request, pageSize + 1,
+                context.CancellationToken);
+            return PageOf(chain, reads.Primary with { Size = logSize }, request, query, pageSize);
+        }
+        var place = await reads.AtLeastAsync(request.MinLogSize, seen, context.CancellationToken);
+        return await reads.ReadAsync(place, async at => PageOf(await at.Store.ListRecordsAsync(filter,
+            Start(cursor, request.Descending, 0), request.Descending, pageSize + 1, context.CancellationToken),
+            at, request, query, pageSize));
+    }
+
+    private Pb.ListRecordsResponse PageOf(IReadOnlyList<StoredRecord> found, ReadPlace place, Pb.ListRecordsRequest request,
+        Pb.ListRecordsRequest query, int pageSize)
+    {
+        var isOfOne = request.WorkflowId.Length > 0;
+        var response = new Pb.ListRecordsResponse { LogSize = (ulong)place.Size };
         var bytes = 0;
         var violations = new List<FoundViolation>();
         foreach (var record in found.Take(pageSize))
@@ -111,15 +124,16 @@ public sealed partial class WorkflowService
             if (bytes > PageBytesMax)
                 break;
             response.Records.Add(message);
-            if (workflowId.Length == 0 || request.AllowQuarantined)
-                violations.AddRange(chains.Note(record));
+            if (!isOfOne || request.AllowQuarantined)
+                violations.AddRange(place.Chains.Note(record));
         }
         AddViolations(response.Violations, violations.DistinctBy(v => v.Id), bytes);
         if (response.Records.Count < found.Count)
         {
             var last = found[response.Records.Count - 1];
             response.NextPageToken = PageToken.Write(query,
-                workflowId.Length > 0 ? last.Record.Sequence : last.LogIndex);
+                isOfOne ? last.Record.Sequence : last.LogIndex,
+                isOfOne ? null : SizeFor(place, found[response.Records.Count].LogIndex));
         }
         return response;
     }
@@ -198,6 +212,9 @@ public sealed partial class WorkflowService
         chains.CheckPage(key, lowest, descending ? [.. page.Reverse()] : page);
         return page;
     }
+
+    /// <summary>How far the log has to be where the next page is read, which begins at an index; null where there is one place only.</summary>
+    private long? SizeFor(ReadPlace place, long next) => reads.HasReplicas ? Math.Max(place.Size, next + 1) : null;
 
     private static long Start(long? cursor, bool descending, long first) =>
         descending ? cursor - 1 ?? long.MaxValue : cursor + 1 ?? first;

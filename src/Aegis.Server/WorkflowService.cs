@@ -8,8 +8,8 @@ using Pb = Aegis.V1;
 
 /// <summary>Records workflows, and reads what was recorded.</summary>
 public sealed partial class WorkflowService(
-    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, LogProofs proofs, ServerOptions options,
-    Drain drain)
+    ILedgerStore store, Ledger ledger, LogTail tail, ChainReader chains, LogProofs proofs, Reads reads,
+    ServerOptions options, Drain drain)
     : Pb.WorkflowService.WorkflowServiceBase
 {
     public override async Task<Pb.StartWorkflowResponse> StartWorkflow(

@@ -18,7 +18,7 @@ public sealed partial class LogRun
         var concerns = findings.Violations.ToList();
         foreach (var chain in findings.Gone.GroupBy(g => g.Record.Record.Key))
         {
-            var erasures = await store.ErasuresAsync(chain.Key, 1, cancellationToken).ToListAsync(cancellationToken);
+            var erasures = await Store.ErasuresAsync(chain.Key, 1, cancellationToken).ToListAsync(cancellationToken);
             foreach (var (stored, part) in chain)
             {
                 // What an ERASURE says can never be erased itself.
@@ -59,14 +59,14 @@ public sealed partial class LogRun
     }
 
     private async Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
-        await store.ReadWorkflowsAsync([key], cancellationToken) is [{ Importing: true }];
+        await Store.ReadWorkflowsAsync([key], cancellationToken) is [{ Importing: true }];
 
     /// <summary>Whether the log's own history says that a chain was imported.</summary>
     private async Task<bool> WasImportedAsync(WorkflowKey key, CancellationToken cancellationToken)
     {
         for (var next = long.MaxValue; next > 0;)
         {
-            var page = await store.ReadChainAsync(WorkflowKey.Log, next, descending: true, ChainPageSize, cancellationToken);
+            var page = await Store.ReadChainAsync(WorkflowKey.Log, next, descending: true, ChainPageSize, cancellationToken);
             if (page.Any(r => r.Record.ToState == "IMPORTED" && r.IsConsistent() && r.Record.Content?.Metadata is { } metadata
                 && metadata["namespace"] == key.Namespace && metadata["workflow_id"] == key.WorkflowId))
             {
@@ -130,8 +130,9 @@ public sealed partial class LogRun
         var suspicious = carried.Where(s => ProblemOf(s, found) is not null).ToList();
         if (suspicious.Count == 0)
             return [];
+        var (before, at) = (suspicious.ConvertAll(r => ProblemOf(r, found)!), TurnToPrimary());
         // Erased meanwhile, perhaps: the records are read again, and then the bytes.
-        var current = (await store.ReadRecordsAsync([.. suspicious.Select(s => (s.Key, s.Sequence))], cancellationToken))
+        var current = (await Store.ReadRecordsAsync([.. suspicious.Select(s => (s.Key, s.Sequence))], cancellationToken))
             .ToDictionary(r => (r.Record.Key, r.Record.Sequence));
         suspicious = [.. suspicious.Where(s => current.GetValueOrDefault((s.Key, s.Sequence))?.Record.Snapshot is not null)];
         found = await HashAsync(suspicious, cancellationToken);
@@ -141,7 +142,7 @@ public sealed partial class LogRun
             if (ProblemOf(snapshot, found) is not { } problem)
                 continue;
             if (problem.Class == ViolationClass.SnapshotMissing
-                && (await store.ErasuresAsync(snapshot.Key, 1, cancellationToken)
+                && (await Store.ErasuresAsync(snapshot.Key, 1, cancellationToken)
                         .AnyAsync(e => e.CoversBytes(snapshot.Sequence), cancellationToken)
                     || await IsImportingAsync(snapshot.Key, cancellationToken)))
             {
@@ -149,13 +150,14 @@ public sealed partial class LogRun
             }
             violations.Add(problem);
         }
+        Confirm(at, before, violations);
         return violations;
     }
 
     private async Task<Dictionary<(WorkflowKey, Hash), SnapshotHash>> HashAsync(
         IReadOnlyCollection<CarriedSnapshot> carried, CancellationToken cancellationToken)
     {
-        var hashes = await store.HashSnapshotsAsync([.. carried.Select(s => (s.Key, s.Sha256)).Distinct()], cancellationToken);
+        var hashes = await Store.HashSnapshotsAsync([.. carried.Select(s => (s.Key, s.Sha256)).Distinct()], cancellationToken);
         BytesRead += hashes.Sum(h => h.Size);
         return hashes.ToDictionary(h => (h.Key, h.Sha256));
     }
@@ -189,7 +191,7 @@ public sealed partial class LogRun
         foreach (var keys in _touched.Keys.Concat(isEnd ? _ahead.Where(k => !_touched.ContainsKey(k)) : [])
             .Where(k => !broken.Contains(k)).Chunk(KeysAtOnce))
         {
-            var rows = (await store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
+            var rows = (await Store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
             var unsure = new List<WorkflowKey>();
             foreach (var key in keys)
             {
@@ -239,8 +241,11 @@ public sealed partial class LogRun
         var violations = await HeadViolationsAsync(keys, cancellationToken);
         if (violations.Count == 0)
             return [];
+        var at = TurnToPrimary();
         var again = await HeadViolationsAsync([.. violations.Select(v => v.Key)], cancellationToken);
-        return [.. again.Where(v => violations.Exists(w => IsSame(v, w)))];
+        again.RemoveAll(v => !violations.Exists(w => IsSame(v, w)));
+        Confirm(at, violations, again);
+        return again;
     }
 
     /// <summary>
@@ -248,13 +253,13 @@ public sealed partial class LogRun
     /// </summary>
     private async Task<List<Violation>> HeadViolationsAsync(IReadOnlyCollection<WorkflowKey> keys, CancellationToken cancellationToken)
     {
-        var newest = await ByKeyAsync(keys.Select(k => (k, long.MaxValue)), store.ReadRecordsAsync, cancellationToken);
-        var heads = (await store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
+        var newest = await ByKeyAsync(keys.Select(k => (k, long.MaxValue)), Store.ReadRecordsAsync, cancellationToken);
+        var heads = (await Store.ReadWorkflowsAsync(keys, cancellationToken)).ToDictionary(w => w.Key);
         var moved = heads.Values.Where(h => newest.TryGetValue(h.Key, out var last) && last.Record.Sequence < h.Sequence);
-        foreach (var (key, record) in await ByKeyAsync(moved.Select(h => (h.Key, h.Sequence)), store.ReadRecordsAsync, cancellationToken))
+        foreach (var (key, record) in await ByKeyAsync(moved.Select(h => (h.Key, h.Sequence)), Store.ReadRecordsAsync, cancellationToken))
             newest[key] = record;
-        var first = await ByKeyAsync(keys.Select(k => (k, 1L)), store.ReadRecordsAsync, cancellationToken);
-        var checkpoints = await ByKeyAsync(heads.Values.Select(h => (h.Key, h.Sequence)), store.ReadCheckpointsAsync, cancellationToken);
+        var first = await ByKeyAsync(keys.Select(k => (k, 1L)), Store.ReadRecordsAsync, cancellationToken);
+        var checkpoints = await ByKeyAsync(heads.Values.Select(h => (h.Key, h.Sequence)), Store.ReadCheckpointsAsync, cancellationToken);
         var violations = new List<Violation>();
         foreach (var key in keys)
         {
@@ -278,14 +283,14 @@ public sealed partial class LogRun
     /// place tells of it.
     /// </summary>
     private async Task<bool> IsThereAsync(WorkflowKey key, long sequence, CancellationToken cancellationToken) =>
-        await store.ReadRecordsAsync([(key, sequence)], cancellationToken) is [var record] && record.Record.Sequence == sequence
+        await Store.ReadRecordsAsync([(key, sequence)], cancellationToken) is [var record] && record.Record.Sequence == sequence
             && RecordVote.Of(record).IsSound;
 
     /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
     private async Task<Violation?> CheckForkAsync(WorkflowKey key, ForkPoint fork, CancellationToken cancellationToken)
     {
         var place = (new WorkflowKey(key.Namespace, fork.WorkflowId), fork.Sequence);
-        if (await store.ReadRecordsAsync([place], cancellationToken) is not [var source] || source.Record.Sequence != fork.Sequence
+        if (await Store.ReadRecordsAsync([place], cancellationToken) is not [var source] || source.Record.Sequence != fork.Sequence
             || RecordVote.Of(source) is not { IsSound: true } vote || vote.Hash == fork.Hash)
         {
             return null;
@@ -311,14 +316,14 @@ public sealed partial class LogRun
         const int limit = 100;
         List<StoredRecord> records =
         [
-            .. (await store.ReadLogAsync(long.MinValue, 0, limit, cancellationToken)).Select(v => v.Stored),
-            .. (await store.ReadLogAsync(size, long.MaxValue, limit, cancellationToken)).Select(v => v.Stored),
+            .. (await Store.ReadLogAsync(long.MinValue, 0, limit, cancellationToken)).Select(v => v.Stored),
+            .. (await Store.ReadLogAsync(size, long.MaxValue, limit, cancellationToken)).Select(v => v.Stored),
         ];
-        var strays = all ? await store.FindStraysAsync(size, limit, cancellationToken) : new LogStrays([], []);
+        var strays = all ? await Store.FindStraysAsync(size, limit, cancellationToken) : new LogStrays([], []);
         if (records.Count + strays.Tiles.Count + strays.Leases.Count == 0)
             return [];
         // What was written while this read lies below a head that is read now.
-        var now = (await store.ReadHeadAsync(cancellationToken))?.Size ?? 0;
+        var now = (await Store.ReadHeadAsync(cancellationToken))?.Size ?? 0;
         var violations = records.Where(r => r.LogIndex < 0 || r.LogIndex >= now).Select(r =>
             new Violation(ViolationClass.RecordInserted, r.Record.Key, r.Record.Sequence,
                 $"The log has {now} records, and no place {r.LogIndex} for it.")
@@ -330,9 +335,14 @@ public sealed partial class LogRun
                 $"The log has {now} records, and no tile {index} of level {level}.")
             { LogIndex = now, Differences = [new Difference($"tile/{level}/{index}", null, null)] });
         }
-        var heads = strays.Leases.Count == 0 ? [] : await store.ReadWorkflowsAsync(strays.Leases, cancellationToken);
+        var heads = strays.Leases.Count == 0 ? [] : await Store.ReadWorkflowsAsync(strays.Leases, cancellationToken);
         violations.AddRange(strays.Leases.Except(heads.Select(h => h.Key)).Select(key => new Violation(
             ViolationClass.WorkflowHeadModified, key, 0, "There is a lease of a workflow that is not there.")));
-        return violations;
+        if (violations.Count == 0 || Primary is null)
+            return violations;
+        var at = TurnToPrimary();
+        var again = await CheckStraysAsync(size, all, cancellationToken);
+        Confirm(at, violations, again);
+        return again;
     }
 }

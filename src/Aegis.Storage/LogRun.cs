@@ -8,6 +8,8 @@ namespace Aegis.Storage;
 /// read once more before it is told: several servers write while this reads, and none of that may ever look like a violation.
 /// Used by one task.
 /// </summary>
+/// <param name="store">Where it reads.</param>
+/// <param name="verifier">What goes along the log.</param>
 public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 {
     // Where heads are missing, the distance over which the next one is looked for.
@@ -23,6 +25,21 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     // Of workflows whose records went by from the first on: they tell what the head has to say without being read again.
     private readonly Dictionary<WorkflowKey, Witnesses> _witnesses = [];
+
+    private Action<IReadOnlyList<Violation>>? _unconfirmed;
+
+    /// <summary>Where it reads.</summary>
+    public ILedgerStore Store { get; private set; } = store;
+
+    /// <summary>While it reads at a replica, where what is found is read once more, and all that follows; else null.</summary>
+    public ILedgerStore? Primary { get; private set; }
+
+    /// <summary>Reads elsewhere from the next page on.</summary>
+    /// <param name="at">Where.</param>
+    /// <param name="primary">See <see cref="Primary"/>.</param>
+    /// <param name="unconfirmed">Is told what was found at a replica and the primary does not confirm.</param>
+    public void ReadAt(ILedgerStore at, ILedgerStore? primary, Action<IReadOnlyList<Violation>>? unconfirmed) =>
+        (Store, Primary, _unconfirmed) = (at, primary, unconfirmed);
 
     /// <summary>Records below this place are followed from those before them in this run alone: they were checked before.</summary>
     public long LinksFrom { get; init; }
@@ -99,10 +116,12 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         var concerns = await ConcernsAsync(page, findings, cancellationToken);
         if (concerns.Count > 0)
         {
+            var (before, at) = (concerns, TurnToPrimary());
             page = await WithBeforeAsync(await ReadAsync(from, page.To, cancellationToken), cancellationToken);
             findings = verifier.Verify(page);
             var again = await ConcernsAsync(page, findings, cancellationToken);
-            concerns = [.. again.Where(v => concerns.Exists(c => IsSame(c, v)))];
+            concerns = [.. again.Where(v => before.Exists(c => IsSame(c, v)))];
+            Confirm(at, before, concerns);
         }
         verifier.Advance(findings);
         BytesRead += BytesOf(page.Tiles);
@@ -135,6 +154,21 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     private void Touch(WorkflowKey key, long sequence) => _touched[key] = Math.Max(sequence, _touched.GetValueOrDefault(key));
 
+    /// <summary>What was found is looked at again where nothing but the log itself can be wrong. Gives who is told of what is not.</summary>
+    private Action<IReadOnlyList<Violation>>? TurnToPrimary()
+    {
+        var unconfirmed = _unconfirmed;
+        (Store, Primary, _unconfirmed) = (Primary ?? Store, null, null);
+        return unconfirmed;
+    }
+
+    private static void Confirm(
+        Action<IReadOnlyList<Violation>>? unconfirmed, IReadOnlyList<Violation> found, IReadOnlyList<Violation> confirmed)
+    {
+        if (confirmed.Count == 0)
+            unconfirmed?.Invoke(found);
+    }
+
     private void Witness(RecordVote vote)
     {
         var record = vote.Record;
@@ -161,18 +195,18 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     private async Task<long> EndOfPageAsync(long from, long end, CancellationToken cancellationToken)
     {
-        var near = await store.ReadHeadsBackAsync(Math.Min(end, from + RecordsPerPage), 1, cancellationToken);
+        var near = await Store.ReadHeadsBackAsync(Math.Min(end, from + RecordsPerPage), 1, cancellationToken);
         if (near is [var last] && last.Size > from)
             return last.Size;
-        var next = await store.ReadHeadsAsync(from, end, 1, cancellationToken);
+        var next = await Store.ReadHeadsAsync(from, end, 1, cancellationToken);
         return next is [var far] && far.Size - from <= RecordsPerPageMax ? far.Size : Math.Min(end, from + RecordsPerPage);
     }
 
     private async Task<LogPage> ReadAsync(long from, long to, CancellationToken cancellationToken)
     {
         var count = (int)(to - from);
-        var reading = store.ReadLogAsync(from, to, 2 * count, cancellationToken);
-        var heads = await store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
+        var reading = Store.ReadLogAsync(from, to, 2 * count, cancellationToken);
+        var heads = await Store.ReadHeadsAsync(from, to, 2 * count, cancellationToken);
         var tiles = await TilesAsync(from, to, cancellationToken);
         return new LogPage { To = to, Records = await reading, Heads = heads, Tiles = tiles };
     }
@@ -186,17 +220,17 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             var shift = Tile.Levels * (level + 1);
             var last = level == 0 ? ((to - 1) >> shift) + 1 : to >> shift;
             if (from >> shift < last)
-                tiles.AddRange(await store.ReadTilesAsync(level, from >> shift, last, cancellationToken));
+                tiles.AddRange(await Store.ReadTilesAsync(level, from >> shift, last, cancellationToken));
         }
         return tiles;
     }
 
     private async Task<LogPage> OutlineAsync(long from, long to, CancellationToken cancellationToken)
     {
-        var heads = store.ReadHeadsAsync(from, to, 2 * (int)(to - from), cancellationToken);
+        var heads = Store.ReadHeadsAsync(from, to, 2 * (int)(to - from), cancellationToken);
         var tiles = await TilesAsync(from, to, cancellationToken);
         var signed = await heads;
-        var outline = await store.ReadOutlineAsync(() => verifier.Outline(from, to, signed, tiles), cancellationToken);
+        var outline = await Store.ReadOutlineAsync(() => verifier.Outline(from, to, signed, tiles), cancellationToken);
         outline.Complete();
         return new LogPage { To = to, Outline = outline, Heads = signed, Tiles = tiles };
     }
@@ -212,7 +246,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         var before = new Dictionary<WorkflowKey, ChainPoint>();
         if (wanted.Count == 0)
             return before;
-        foreach (var stored in await store.ReadRecordsAsync(wanted, cancellationToken))
+        foreach (var stored in await Store.ReadRecordsAsync(wanted, cancellationToken))
         {
             var vote = RecordVote.Of(stored);
             before[vote.Record.Key] = ChainPoint.Of(vote.Record, vote.Hash);
@@ -235,7 +269,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
             .Select(v => v.Key).Distinct().ToList();
         if (keys.Count == 0)
             return violations;
-        var newest = (await store.ReadRecordsAsync([.. keys.Select(k => (k, long.MaxValue))], cancellationToken))
+        var newest = (await Store.ReadRecordsAsync([.. keys.Select(k => (k, long.MaxValue))], cancellationToken))
             .ToDictionary(r => r.Record.Key, r => r.Record.Sequence);
         var named = new List<Violation>();
         foreach (var violation in violations)

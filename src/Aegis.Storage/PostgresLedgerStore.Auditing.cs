@@ -247,11 +247,11 @@ public sealed partial class PostgresLedgerStore
             [.. leases.Select(l => new WorkflowKey(l.Namespace, l.WorkflowId))]);
     }, cancellationToken);
 
-    public Task<string?> ReadAuditPositionAsync(CancellationToken cancellationToken) => ReadAsync(connection =>
+    public Task<string?> ReadAuditPositionAsync(CancellationToken cancellationToken) => ReadAtPrimaryAsync(connection =>
         connection.QuerySingleOrDefaultAsync<string>(new CommandDefinition(
             "SELECT signed_note FROM audit_position WHERE id = 1", cancellationToken: cancellationToken)), cancellationToken);
 
-    public Task WriteAuditPositionAsync(string signedNote, CancellationToken cancellationToken) => ReadAsync(connection =>
+    public Task WriteAuditPositionAsync(string signedNote, CancellationToken cancellationToken) => ReadAtPrimaryAsync(connection =>
         connection.ExecuteAsync(new CommandDefinition(
             """
             INSERT INTO audit_position (id, signed_note)

@@ -99,7 +99,7 @@ public sealed partial class PostgresLedgerStore
     }
 
     public Task<IReadOnlyList<FoundViolation>> ListViolationsAsync(ViolationFilter filter, long beforeNumber, int limit,
-        CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<FoundViolation>>(async connection =>
+        CancellationToken cancellationToken) => ReadAtPrimaryAsync<IReadOnlyList<FoundViolation>>(async connection =>
         [.. (await connection.QueryAsync<ViolationRow>(new CommandDefinition(
             filter.IncludeReleased
                 ? """
@@ -127,7 +127,7 @@ public sealed partial class PostgresLedgerStore
             cancellationToken: cancellationToken))).Select(row => row.ToFoundViolation())], cancellationToken);
 
     public Task<OpenViolations> CountOpenViolationsAsync(CancellationToken cancellationToken) =>
-        ReadAsync(async connection =>
+        ReadAtPrimaryAsync(async connection =>
         {
             var (count, recorded, number, foundAt) = await connection.QuerySingleAsync<(long, long, long, long)>(
                 new CommandDefinition(

@@ -62,22 +62,9 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         try
         {
-            var settings = new NpgsqlConnectionStringBuilder(connectionString)
-            {
-                ApplicationName = "aegis",
-                // A writer must never stay with an old primary: ask again soon.
-                HostRecheckSeconds = 1,
-                IncludeErrorDetail = false,
-            };
-            if (string.IsNullOrEmpty(settings.Host))
-                throw new ArgumentException("it names no Host");
-            // A socket of this machine knows nothing of it, and refuses.
-            if (!settings.Host.Split(',').Any(host => host.TrimStart() is ['/' or '@', ..]))
-                (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 5, 1);
-            // A host that is gone without a word must not keep the others waiting; no token shortens this.
-            if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
-                settings.Timeout = settings.Host.Contains(',', StringComparison.Ordinal) ? ConnectSecondsOfMany : ConnectSeconds;
-            if (settings.Host.Contains(',', StringComparison.Ordinal) && settings.TargetSessionAttributes is null)
+            var isOfMany = new NpgsqlConnectionStringBuilder(connectionString).Host?.Contains(',', StringComparison.Ordinal) == true;
+            var settings = Settings(connectionString, isOfMany ? ConnectSecondsOfMany : ConnectSeconds);
+            if (isOfMany && settings.TargetSessionAttributes is null)
                 settings.TargetSessionAttributes = "primary";
             return new PostgresLedgerStore(settings);
         }
@@ -86,6 +73,27 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             throw new StoreException(StoreFailure.Unusable,
                 $"AEGIS_DATABASE is neither sqlite:PATH nor an Npgsql connection string: {e.Message}", e);
         }
+    }
+
+    /// <exception cref="ArgumentException">It is no Npgsql connection string, or names no host.</exception>
+    internal static NpgsqlConnectionStringBuilder Settings(string connectionString, int connectSeconds)
+    {
+        var settings = new NpgsqlConnectionStringBuilder(connectionString)
+        {
+            ApplicationName = "aegis",
+            // A writer must never stay with an old primary: ask again soon.
+            HostRecheckSeconds = 1,
+            IncludeErrorDetail = false,
+        };
+        if (string.IsNullOrEmpty(settings.Host))
+            throw new ArgumentException("it names no Host");
+        // A socket of this machine knows nothing of it, and refuses.
+        if (!settings.Host.Split(',').Any(host => host.TrimStart() is ['/' or '@', ..]))
+            (settings.TcpKeepAlive, settings.TcpKeepAliveTime, settings.TcpKeepAliveInterval) = (true, 5, 1);
+        // A host that is gone without a word must not keep the others waiting; no token shortens this.
+        if (!new DbConnectionStringBuilder { ConnectionString = connectionString }.ContainsKey("Timeout"))
+            settings.Timeout = connectSeconds;
+        return settings;
     }
 
     public async Task MigrateAsync(CancellationToken cancellationToken)
@@ -122,7 +130,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken)
     {
-        var probe = await ReadAsync(async connection =>
+        var probe = await ReadAtPrimaryAsync(async connection =>
         {
             // The writer's session asks for synchronous_commit itself, whatever the database's default: its commits wait for a standby
             // as soon as one is named, be it connected or not. PostgreSQL waits for none where it takes no replication at all.
@@ -154,6 +162,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     public async ValueTask DisposeAsync()
     {
+        if (_isView)
+            return;
         await _writer.DisposeAsync();
         await _reader.DisposeAsync();
         await _lookup.DisposeAsync();
@@ -164,7 +174,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     /// <param name="connectionsMax">How many connections are kept.</param>
     /// <param name="seconds">How long a statement may take that says nothing else.</param>
     /// <param name="session">What each connection is told before its first use.</param>
-    private static NpgsqlDataSource Source(
+    internal static NpgsqlDataSource Source(
         NpgsqlConnectionStringBuilder settings, int connectionsMax, int seconds, params string[] session)
     {
         var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
@@ -207,7 +217,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     /// plans are made once, perhaps on empty tables, and last, hence generic ones that look every row up by its index, and scan,
     /// hash or keep no table: kept rows of one that was empty would be gone through for every key.
     /// </summary>
-    private const string PlannedOnce =
+    internal const string PlannedOnce =
         """
         SELECT
             set_config('plan_cache_mode', 'force_generic_plan', false),
@@ -231,13 +241,21 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     }
 
     private Task<T> ReadAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
-        ReadAsync(_reader, read, cancellationToken);
+        ReadAsync(_replica?.Reader, _reader, read, cancellationToken);
 
     private Task<T> LookUpAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
-        ReadAsync(_lookup, read, cancellationToken);
+        ReadAsync(_replica?.Lookup, _lookup, read, cancellationToken);
 
+    /// <summary>The log and its tiles, over connections with a buffer of their size.</summary>
     private Task<T> ReadLogAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
-        ReadAsync(_log, read, cancellationToken);
+        ReadAsync(_replica?.Reader, _log, read, cancellationToken);
+
+    /// <summary>
+    /// What is beside the log, so that no size says how new it is at a replica: violations, and how far the scrub has come.
+    /// </summary>
+    private Task<T> ReadAtPrimaryAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
+        ReadAsync(_reader, read, cancellationToken);
+
     /// <summary>
     /// Opens a connection, of several hosts to the one that is meant. When none is, each is asked again next time: a standby may have
     /// become the primary meanwhile.
@@ -266,7 +284,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
     }
 
-    private static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
+    internal static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
     {
         // A restart of the database leaves broken connections in the pool, and a read can be done again: the second
@@ -305,7 +323,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     }
 
     /// <summary>The connection broke or its session was ended. One that took too long is no such case.</summary>
-    private static bool WasCutOff(Exception e) => e switch
+    internal static bool WasCutOff(Exception e) => e switch
     {
         PostgresException postgres => postgres.SqlState is PostgresErrorCodes.AdminShutdown or PostgresErrorCodes.CrashShutdown,
         NpgsqlException { InnerException: not TimeoutException } => true,

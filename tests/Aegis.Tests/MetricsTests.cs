@@ -28,7 +28,7 @@ public sealed class MetricsTests
         [
             "aegis.batch.size", "aegis.queue.wait", "aegis.queue.length", "aegis.commit.time", "aegis.records",
             "aegis.refusals", "WORKFLOW_ALREADY_EXISTS", "aegis.log.size", "aegis.clock.skew",
-            "aegis.replication.synchronous",
+            "aegis.replication.synchronous", "aegis.reads",
         ];
         var seen = new HashSet<string>();
         for (var until = DateTime.UtcNow.AddSeconds(30); seen.Count < wanted.Length && DateTime.UtcNow < until;)

@@ -104,6 +104,8 @@ internal sealed class TestServer : IAsyncDisposable
             builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
             {
                 ["AEGIS_DATABASE"] = connection,
+                ["AEGIS_READ_DATABASE"] = null,
+                ["AEGIS_READ_LAG_MAX"] = null,
                 ["AEGIS_DATA_DIR"] = data.Path,
                 ["AEGIS_SIGNING_KEY"] = SharedKey.Path,
                 ["AEGIS_MEMORY_FILE"] = null,
