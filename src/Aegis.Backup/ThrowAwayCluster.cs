@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Text;
 using Npgsql;
 
 namespace Aegis.Backup;
@@ -37,6 +38,11 @@ internal sealed class ThrowAwayCluster : IAsyncDisposable
         initdb=$1 data=$2; shift 2
         "$initdb" -D "$data" -U postgres --auth=trust --encoding=UTF8 --locale=C && exec "$@"
         """;
+
+    private const string Socket = ".s.PGSQL.5432";
+
+    // What the address of a socket holds (sockaddr_un), its end not counted.
+    private const int SocketPathBytesMax = 107;
 
     // As whom initdb above makes it.
     private const string NewSuperuser = "postgres";
@@ -150,6 +156,11 @@ internal sealed class ThrowAwayCluster : IAsyncDisposable
 
     private async Task StartAsync(PostgresPrograms programs, string data, bool isNew, CancellationToken cancellationToken)
     {
+        if (Encoding.UTF8.GetByteCount(Path.Combine(_directory, Socket)) is > SocketPathBytesMax and var bytes)
+        {
+            throw new BackupException(BackupProblem.Usage, $"{_directory} is {bytes - SocketPathBytesMax} bytes too long for a socket of "
+                + "PostgreSQL: name a shorter directory by --scratch.");
+        }
         await OwnAsync(cancellationToken);
         foreach (var (name, text) in new[] { ("server.conf", Configuration), ("access.conf", Access), ("ident.conf", "") })
         {

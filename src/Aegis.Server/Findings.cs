@@ -212,7 +212,14 @@ public sealed partial class Findings(
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         await base.StopAsync(cancellationToken);
-        await SettleAsync(cancellationToken);
+        try
+        {
+            await SettleAsync(cancellationToken);
+        }
+        catch (OperationCanceledException)
+        {
+            // The store is away, and the time to stop is over: the next audit finds again what is not stored.
+        }
     }
 
     private bool IsOpen(FoundViolation found) =>

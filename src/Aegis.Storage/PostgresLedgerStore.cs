@@ -108,7 +108,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                 new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
             try
             {
-                Migrator.Run(DbUp.DeployChanges.To.PostgresqlDatabase(MigrationConnectionString()), "PostgreSql");
+                Migrator.Run(DbUp.DeployChanges.To.PostgresqlDatabase(MigrationConnectionString(connection)), "PostgreSql");
             }
             finally
             {
@@ -231,11 +231,12 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
 
     /// <summary>
     /// DbUp opens its own connections: none of them may linger in a pool. What a migration does once it has its locks may take
-    /// long, an index say.
+    /// long, an index say. They go to the host that has the lock: of several no other is looked for.
     /// </summary>
-    private string MigrationConnectionString()
+    private string MigrationConnectionString(NpgsqlConnection locked)
     {
         var settings = new NpgsqlConnectionStringBuilder(_connectionString) { Pooling = false, CommandTimeout = 0 };
+        (settings.Host, settings.Port, settings.TargetSessionAttributes) = (locked.Host, locked.Port, null);
         settings.Options = $"{settings.Options} -c lock_timeout={MigrationLockTimeout}".TrimStart();
         return settings.ToString();
     }

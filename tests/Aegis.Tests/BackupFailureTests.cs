@@ -169,15 +169,37 @@ public sealed class BackupFailureTests : IDisposable
     }
 
     [Test]
+    public async Task A_scratch_directory_that_is_too_deep_for_a_socket_is_told_to_be()
+    {
+        var source = await PostgresCluster.CreateDatabaseAsync();
+        await using (var server = await TestServer.StartAsync(source))
+        {
+            await BackupRuns.CreateAsync(server, To, "--name", "b", "--offline");
+            var deep = Directory.CreateDirectory(Path.Combine(_directory.Path, new string('d', 100))).FullName;
+
+            var proof = await BackupRuns.ProveAsync(server, Path.Combine(To, "b.dump"), "--scratch", deep);
+
+            using (Assert.EnterMultipleScope())
+            {
+                Assert.That(proof.Code, Is.EqualTo(ExitCode.Usage));
+                Assert.That(proof.Error, Does.Contain("too long for a socket").And.Contain("--scratch"));
+                Assert.That(Directory.EnumerateFileSystemEntries(deep), Is.Empty);
+            }
+        }
+        await PostgresCluster.DropDatabaseAsync(source);
+    }
+
+    [Test]
     public async Task A_proof_that_is_killed_takes_its_server_with_it()
     {
         var source = await PostgresCluster.CreateDatabaseAsync();
         await using (var server = await TestServer.StartAsync(source))
             await BackupRuns.CreateAsync(server, To, "--name", "b", "--offline");
-        LetOthersThrough();
-        using var process = Start("prove", Path.Combine(To, "b.dump"), "--scratch", _directory.Path);
+        // A socket's path has to be short, and tests may run deep in a directory of their own.
+        var scratch = Directory.CreateDirectory($"/tmp/aegis-scratch-{Guid.NewGuid().ToString("N")[..8]}").FullName;
+        using var process = Start("prove", Path.Combine(To, "b.dump"), "--scratch", scratch);
         string[] sockets = [];
-        await EventuallyAsync(() => (sockets = [.. Directory.GetDirectories(_directory.Path, "aegis-proof-*")
+        await EventuallyAsync(() => (sockets = [.. Directory.GetDirectories(scratch, "aegis-proof-*")
             .Select(d => Path.Combine(d, ".s.PGSQL.5432")).Where(File.Exists)]).Length > 0);
         var postmaster = File.ReadLines(Path.Combine(Path.GetDirectoryName(sockets[0])!, "data", "postmaster.pid")).First();
 
@@ -186,7 +208,8 @@ public sealed class BackupFailureTests : IDisposable
 
         // The database's user may not remove its directory from one that belongs to another.
         await EventuallyAsync(() => !Directory.Exists($"/proc/{postmaster}")
-            && Directory.GetDirectories(_directory.Path, "aegis-proof-*").All(d => !Directory.EnumerateFileSystemEntries(d).Any()));
+            && Directory.GetDirectories(scratch, "aegis-proof-*").All(d => !Directory.EnumerateFileSystemEntries(d).Any()));
+        Directory.Delete(scratch, recursive: true);
         await PostgresCluster.DropDatabaseAsync(source);
     }
 

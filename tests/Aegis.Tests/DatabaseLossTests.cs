@@ -172,7 +172,8 @@ public sealed class DatabaseLossTests
 
         using (Assert.EnterMultipleScope())
         {
-            Assert.That(error!.StatusCode, Is.EqualTo(StatusCode.Unavailable));
+            // Unknown where it met the commit of leases, which have no request_id to try again with.
+            Assert.That(error!.StatusCode, Is.AnyOf(StatusCode.Unavailable, StatusCode.Unknown));
             Assert.That(resumed, Is.Unique);
             Assert.That(resumed, Has.Count.EqualTo(300), "Nobody waits an hour for what was leased before.");
         }

@@ -265,7 +265,7 @@ internal sealed class PostgresCluster : IAsyncDisposable
     {
         string[] all =
         [
-            "listen_addresses=127.0.0.1", $"port={_port}", "unix_socket_directories=", "max_connections=200",
+            "listen_addresses=127.0.0.1", $"port={_port}", "unix_socket_directories=", "max_connections=400",
             "fsync=on", "synchronous_commit=on", "full_page_writes=on", .. _settings,
         ];
         // exec, all the way: the process that is started is the postmaster, and none of its output is ours to read.
