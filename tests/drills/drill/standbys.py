@@ -31,7 +31,6 @@ class Standby(Cluster):
     def __init__(self, processes: Processes, directory: Path, name: str, primary: Cluster) -> None:
         super().__init__(processes, directory, name, [*STATEMENTS, "hot_standby_feedback=on"])
         self.primary = primary
-        self._pid_file = self.directory / "pid"
 
     @property
     def address(self) -> str:
@@ -53,25 +52,20 @@ class Standby(Cluster):
 
     def commands(self, directory: Path) -> dict[str, str]:
         """Scripts for a page: to start and to stop it, as systemctl does. After such a page :meth:`adopt` the process."""
-        start = directory / f"start-{self.name}"
-        log = shlex.quote(str(self._processes.log_of(self.name)))
-        start.write_text(
-            f"#!/bin/bash\nset -eu\ncd /\n{self._as_user()}setsid {shlex.join(self.command())} </dev/null >>{log} 2>&1 &\n"
-            f"echo $! >{shlex.quote(str(self._pid_file))}\n"
-        )
+        start = self.start_script(directory)
         stop = directory / f"stop-{self.name}"
         ctl = shlex.join([str(binaries() / "pg_ctl"), "stop", "-D", str(self.data), "-m", "fast", "-s"])
         stop.write_text(f"#!/bin/bash\nset -eu\ncd /\n{self._as_user()}{ctl}\n")
         clone = directory / f"clone-{self.name}"
         copy = shlex.join([str(binaries() / "pg_basebackup"), *self._copy()])
         clone.write_text(f"#!/bin/bash\nset -eu\ncd /\nrm -rf {shlex.quote(str(self.data))}\n{self._as_user()}{copy}\n")
-        for script in (start, stop, clone):
+        for script in (stop, clone):
             script.chmod(0o755)
         return {"START_REPLICA": str(start), "STOP_REPLICA": str(stop), "CLONE_REPLICA": str(clone)}
 
     def adopt(self) -> None:
         """Takes over the process that the script has started."""
-        self._process = self._processes.adopt(self.name, self._pid_file)
+        super().adopt()
         self.until_accepting()
 
     def _copy(self) -> list[str]:
