@@ -128,7 +128,8 @@ public sealed class SecondServerTests
         using (Assert.EnterMultipleScope())
         {
             Assert.That(answers.Count(a => a.Replayed), Is.EqualTo(19));
-            Assert.That(answers.Select(a => a.Receipt).Distinct().Count(), Is.EqualTo(1));
+            // Their heads may differ: each is the newest when it was answered, and others write too.
+            Assert.That(answers.Select(a => (a.Receipt.RecordHash, a.Receipt.LogIndex)).Distinct().Count(), Is.EqualTo(1));
         }
     }
 
