@@ -11,7 +11,6 @@ namespace Aegis.Backup;
 /// <param name="Snapshots">How many snapshots were verified.</param>
 public sealed record BackupProof(LogHead Head, string SignedHead, long Records, long Snapshots)
 {
-    private const int RecordsPerPage = 8192;
     private const int ViolationsMax = 100;
     private const int HeadsAtOnce = 500;
 
@@ -38,12 +37,7 @@ public sealed record BackupProof(LogHead Head, string SignedHead, long Records, 
                 $"The backup is of the log \"{stored.LogId}\", of {stored.Size} records, and no key that was given has signed its newest "
                 + $"head. Given: {string.Join(", ", keys)}.");
         }
-        var run = new LogRun(store, new LogVerifier(new MerkleFrontier(), row => TrustedHead.Verify(row.SignedNote, keys)))
-        {
-            PagesAtOnce = Environment.ProcessorCount + 1,
-            RecordsPerPage = RecordsPerPage,
-            ByOutline = true,
-        };
+        var run = LogRun.OnAllCores(store, new LogVerifier(new MerkleFrontier(), row => TrustedHead.Verify(row.SignedNote, keys)));
         var (found, broken, looked) = (new List<Violation>(), new HashSet<WorkflowKey>(), 0L);
         await foreach (var page in run.PagesAsync(head.Size, cancellationToken))
         {

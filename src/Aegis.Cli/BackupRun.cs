@@ -124,16 +124,7 @@ internal sealed class BackupRun(Session session, List<VerifierKey> keys, bool is
             throw Alarm("LOG_ROLLED_BACK", $"The backup holds {backup.Size} records and the server's log has {server.Size}: the server's database was "
                 + "taken back behind it. Keep this backup, which holds what is lost there.");
         }
-        var path = new List<Hash>();
-        if (backup.Size < server.Size)
-        {
-            var answer = await session.Integrity.GetConsistencyProofAsync(
-                new Pb.GetConsistencyProofRequest { FirstSize = (ulong)backup.Size, SecondSize = (ulong)server.Size }, session.Unary);
-            // Anything that is no hash proves nothing.
-            if (answer.Path.All(p => p.Length == Hash.Size))
-                path.AddRange(answer.Path.Select(p => new Hash(p.Span)));
-        }
-        if (!MerkleTree.VerifyConsistency((ulong)backup.Size, (ulong)server.Size, backup.Root, server.Root, path))
+        if (!await HeadKeeper.IsContinuationAsync(backup, server, session.ConsistencyAsync, session.Cancellation))
         {
             throw Alarm("LOG_FORKED", "The server's log does not continue the backup: one of the two was rewritten, or the log was taken back and "
                 + "grew again. Keep this backup.");

@@ -148,7 +148,7 @@ internal sealed class HeadWatch(Session session, string path, List<VerifierKey> 
             return stored;
         if (_keeper is not null)
         {
-            await ProvenAsync(stored.SignedNote, () => _keeper.TakeOverAsync(stored.SignedNote, ProofAsync, session.Cancellation));
+            await ProvenAsync(stored.SignedNote, () => _keeper.TakeOverAsync(stored.SignedNote, session.ConsistencyAsync, session.Cancellation));
             return stored;
         }
         _trusted = keys.Count > 0 ? keys : TrustedKeys.Of([.. stored.VerifierKeys.Where(k => !k.StartsWith('@'))]);
@@ -172,7 +172,7 @@ internal sealed class HeadWatch(Session session, string path, List<VerifierKey> 
         }
         var step = HeadStep.Same;
         await ProvenAsync(response.SignedNote,
-            async () => step = await _keeper.AdvanceAsync(response.SignedNote, ProofAsync, session.Cancellation));
+            async () => step = await _keeper.AdvanceAsync(response.SignedNote, session.ConsistencyAsync, session.Cancellation));
         return step;
     }
 
@@ -229,15 +229,6 @@ internal sealed class HeadWatch(Session session, string path, List<VerifierKey> 
             throw new HeadAlarmException("SIGNATURE_INVALID", $"The server's own verifier key is none: {e.Message}", null,
                 response.SignedNote);
         }
-    }
-
-    private async Task<IReadOnlyList<Hash>> ProofAsync(long first, long second, CancellationToken cancellationToken)
-    {
-        var proof = await session.Integrity.GetConsistencyProofAsync(
-            new Pb.GetConsistencyProofRequest { FirstSize = (ulong)first, SecondSize = (ulong)second },
-            session.Unary.WithCancellationToken(cancellationToken));
-        // Anything that is no hash proves nothing.
-        return proof.Path.All(p => p.Length == Hash.Size) ? [.. proof.Path.Select(p => new Hash(p.Span))] : [];
     }
 
     private void Tell(HeadStep step, LogHead? before, LogHead head)

@@ -8,6 +8,7 @@ using StatusCode = Grpc.Core.StatusCode;
 
 namespace Aegis.Cli;
 
+using Hash = Aegis.Core.Hash;
 using Pb = Aegis.V1;
 
 /// <summary>One run of a command: its connection, its output, and how its failures end.</summary>
@@ -101,6 +102,16 @@ internal sealed class Session : IDisposable
                 await Task.Delay(wait.Value, Cancellation);
             }
         }
+    }
+
+    /// <summary>Has the server prove that one size of its log is the beginning of another.</summary>
+    public async Task<IReadOnlyList<Hash>> ConsistencyAsync(long first, long second, CancellationToken cancellationToken)
+    {
+        var proof = await Integrity.GetConsistencyProofAsync(
+            new Pb.GetConsistencyProofRequest { FirstSize = (ulong)first, SecondSize = (ulong)second },
+            Unary.WithCancellationToken(cancellationToken));
+        // Anything that is no hash proves nothing.
+        return proof.Path.All(p => p.Length == Hash.Size) ? [.. proof.Path.Select(p => new Hash(p.Span))] : [];
     }
 
     /// <summary>Gives a command its action: a session around it, and every failure as one line and an exit code.</summary>

@@ -102,7 +102,8 @@ public sealed class HeadKeeper
         throw Alarm("LOG_FORKED", $"The log of {head.Size} records does not continue the one of {kept.Size}: history was rewritten.", note);
     }
 
-    private static async Task<bool> IsContinuationAsync(
+    /// <summary>Whether the log of one head holds all that another, no larger, covers; names of logs are not looked at.</summary>
+    public static async Task<bool> IsContinuationAsync(
         LogHead kept, LogHead head, ConsistencySource source, CancellationToken cancellationToken)
     {
         // From the empty log everything follows.

@@ -32,7 +32,7 @@ public sealed partial class Findings(
 
     // One at a time stores and reads: the loop, or whoever wants to see the outcome at once.
     private readonly SemaphoreSlim _syncing = new(1, 1);
-    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly WakeUp _wake = new();
     private readonly Lock _lock = new();
 
     // Guarded by _lock.
@@ -100,7 +100,7 @@ public sealed partial class Findings(
                 }
             }
         }
-        Wake();
+        _wake.Wake();
     }
 
     /// <summary>Waits for findings that have to be looked at again before they are told: all that there are.</summary>
@@ -205,7 +205,7 @@ public sealed partial class Findings(
                 // Whatever it is, it must not end this loop: findings would be lost.
                 logger.LogDebug(e, "Violations cannot be stored or read yet");
             }
-            await _wake.WaitAsync(Interval, stoppingToken);
+            await _wake.RestAsync(Interval, stoppingToken);
         }
     }
 
@@ -311,19 +311,6 @@ public sealed partial class Findings(
                 ? d.Field
                 : $"{d.Field} was {d.Original ?? "unknown"}, is {d.Found ?? "gone"}")),
             waiting.Found.Id);
-    }
-
-    private void Wake()
-    {
-        try
-        {
-            if (_wake.CurrentCount == 0)
-                _wake.Release();
-        }
-        catch (SemaphoreFullException)
-        {
-            // Woken already.
-        }
     }
 
     private static Violation Shortened(Violation violation) =>

@@ -42,7 +42,7 @@ public sealed partial class IntegrityService
     {
         var cancellation = context.CancellationToken;
         // What is wrong is kept before it is repaired.
-        var readAt = await SizeAsync(cancellation);
+        var readAt = (await store.ReadHeadAsync(cancellation))?.Size ?? 0;
         findings.Report(await repairer.VerifyAsync(key, new Repair { Key = key }, cancellation), readAt);
         await findings.SettleAsync(cancellation);
 

@@ -11,7 +11,6 @@ using Pb = Aegis.V1;
 public sealed partial class IntegrityService
 {
     private const long ProgressRecords = 50_000;
-    private const int RecordsPerPage = 8192;
     private static readonly TimeSpan ProgressInterval = TimeSpan.FromMilliseconds(400);
 
     public override async Task VerifyLog(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
@@ -40,12 +39,7 @@ public sealed partial class IntegrityService
         CancellationToken cancellationToken)
     {
         var start = await Auditor.TrustedStartAsync(place.Store, signer, verification.From, cancellationToken);
-        var run = new LogRun(place.Store, new LogVerifier(start, row => signer.Verify(row.SignedNote)))
-        {
-            PagesAtOnce = Environment.ProcessorCount + 1,
-            RecordsPerPage = RecordsPerPage,
-            ByOutline = true,
-        };
+        var run = LogRun.OnAllCores(place.Store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
         reads.SendTo(place, run);
         verification.Run = run;
         var toldAt = time.GetTimestamp();

@@ -55,8 +55,6 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         return response;
     }
 
-    private async Task<long> SizeAsync(CancellationToken cancellationToken) => (await store.ReadHeadAsync(cancellationToken))?.Size ?? 0;
-
     /// <summary>Of a workflow of which nothing is left, what is known of its deletion.</summary>
     private async Task<Pb.VerifyWorkflowResponse> DeletedAsync(WorkflowKey key, long logSize, CancellationToken cancellationToken)
     {

@@ -31,7 +31,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
     private readonly TimeProvider _time;
     private readonly TimeSpan _lagMax;
     private readonly IReadOnlyList<Replica> _replicas;
-    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly WakeUp _wake = new();
 
     // Owned by the loop: how far the primary was, and until when it was not further. The oldest first.
     private readonly List<(long Size, long At)> _sizes = [];
@@ -146,7 +146,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
             {
                 // It was left out, and that was told.
             }
-            await _wake.WaitAsync(Interval, stoppingToken);
+            await _wake.RestAsync(Interval, stoppingToken);
         }
     }
 
@@ -271,7 +271,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
         catch (Exception e) when (e is StoreException or OperationCanceledException)
         {
             // The loop tells of it.
-            Wake();
+            _wake.Wake();
         }
     }
 
@@ -323,20 +323,7 @@ public sealed class Reads : BackgroundService, IAsyncDisposable
     private void OnLost(Replica replica, StoreException e)
     {
         replica.LeaveOut(Unreachable(e));
-        Wake();
-    }
-
-    private void Wake()
-    {
-        try
-        {
-            if (_wake.CurrentCount == 0)
-                _wake.Release();
-        }
-        catch (SemaphoreFullException)
-        {
-            // Woken already.
-        }
+        _wake.Wake();
     }
 
     private static string Unreachable(Exception e) => e is StoreException { InnerException: { } inner }

@@ -43,7 +43,7 @@ public sealed class StoreMonitor : BackgroundService
     private readonly HealthServiceImpl _health;
     private readonly TimeProvider _time;
     private readonly ILogger<StoreMonitor> _logger;
-    private readonly SemaphoreSlim _wake = new(0, 1);
+    private readonly WakeUp _wake = new();
     private readonly Lock _statusLock = new();
 
     // Guarded by _statusLock.
@@ -195,7 +195,7 @@ public sealed class StoreMonitor : BackgroundService
                 // Whatever it is, a probe that failed must not end the probing.
                 Observe(answers: false, isWritable: false, waitsForStandby: false, e);
             }
-            await _wake.WaitAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
+            await _wake.RestAsync(_answers ? Interval : IntervalWhileDown, stoppingToken);
         }
     }
 
@@ -263,17 +263,7 @@ public sealed class StoreMonitor : BackgroundService
             Interlocked.Exchange(ref _fullUntil,
                 _time.GetTimestamp() + (long)(FullPatience.TotalSeconds * _time.TimestampFrequency));
         }
-        if (_wake.CurrentCount == 0)
-        {
-            try
-            {
-                _wake.Release();
-            }
-            catch (SemaphoreFullException)
-            {
-                // Woken already.
-            }
-        }
+        _wake.Wake();
     }
 
     private void Publish()

@@ -20,11 +20,7 @@ public sealed partial class PostgresLedgerStore
         }
         catch (Exception e)
         {
-            await DiscardAsync(connection);
-            if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
-                await EndSilentHolderAsync();
-            if (e is NpgsqlException or TimeoutException)
-                throw Failed(e);
+            await GiveUpAsync(connection, e);
             throw;
         }
     }

@@ -29,13 +29,19 @@ public sealed partial class PostgresLedgerStore
         }
         catch (Exception e)
         {
-            await DiscardAsync(connection);
-            if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
-                await EndSilentHolderAsync();
-            if (e is NpgsqlException or TimeoutException)
-                throw Failed(e);
+            await GiveUpAsync(connection, e);
             throw;
         }
+    }
+
+    /// <summary>Ends what was begun under the lock of the log, or could not get it. A failure of the database's is told as the store's.</summary>
+    private async Task GiveUpAsync(NpgsqlConnection? connection, Exception e)
+    {
+        await DiscardAsync(connection);
+        if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
+            await EndSilentHolderAsync();
+        if (e is NpgsqlException or TimeoutException)
+            throw Failed(e);
     }
 
     public async Task<bool> ConfirmAsync(long logIndex, Hash hash, CancellationToken cancellationToken)

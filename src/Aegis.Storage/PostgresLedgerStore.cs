@@ -30,7 +30,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private static readonly int LogReadersAtOnce = (2 * Environment.ProcessorCount) + 4;
 
     // More than the processors of a database that has many; who comes meanwhile waits for microseconds.
-    private const int LookupsAtOnce = 32;
+    internal const int LookupsAtOnce = 32;
 
     private readonly string _connectionString;
     private readonly NpgsqlDataSource _writer;

@@ -10,7 +10,6 @@ namespace Aegis.Storage;
 public sealed class PostgresReplica : IAsyncDisposable
 {
     private const int ConnectSeconds = 2;
-    private const int LookupsAtOnce = 32;
 
     // A replica that is silent: its socket is closed, rather than waited for to confirm that a read was cancelled.
     private const int CancellationMilliseconds = 250;
@@ -23,7 +22,7 @@ public sealed class PostgresReplica : IAsyncDisposable
             ? $"{settings.Host}:{settings.Port}"
             : settings.Host;
         Reader = PostgresLedgerStore.Source(settings, settings.MaxPoolSize, seconds: 5, ReadOnlySession);
-        Lookup = PostgresLedgerStore.Source(settings, Math.Min(settings.MaxPoolSize, LookupsAtOnce), seconds: 5,
+        Lookup = PostgresLedgerStore.Source(settings, Math.Min(settings.MaxPoolSize, PostgresLedgerStore.LookupsAtOnce), seconds: 5,
             ReadOnlySession, PostgresLedgerStore.PlannedOnce);
     }
 
