@@ -7,7 +7,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from aegis.v1.system_service_pb2 import GetServerInfoRequest
 from aegis.v1.system_service_pb2_grpc import SystemServiceStub
 
 from . import ROOT
-from .processes import DrillError, Process, Processes, free_port, run, until
+from .processes import DrillError, Process, Processes, free_port, run, until, write_script
 
 WRITES = "aegis.writes"
 INTEGRITY = "aegis.integrity"
@@ -199,22 +198,4 @@ def is_serving(target: str, service: str, timeout: float = 2.0) -> bool:
 
 def command_script(programs: Programs, directory: Path) -> Path:
     """Makes `aegis` a command in a directory that then belongs on PATH."""
-    script = directory / "aegis"
-    script.write_text(f'#!/bin/sh\nexec dotnet {shlex.quote(programs.command)} "$@"\n')
-    script.chmod(0o755)
-    return script
-
-
-def timed(command: list[str], environment: Mapping[str, str], timeout: float = 120.0) -> tuple[float, int, str]:
-    """Runs a command: the seconds it took, its exit code and what it wrote."""
-    since = time.monotonic()
-    done = subprocess.run(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    return time.monotonic() - since, done.returncode, done.stdout
+    return write_script(directory / "aegis", f'exec dotnet {shlex.quote(programs.command)} "$@"')

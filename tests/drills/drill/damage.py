@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from .postgres import Cluster, binaries
-from .processes import DrillError, Processes, run, until
+from .postgres import Cluster
+from .processes import DrillError, run, until, write_script
+from .standby import Standby
 
 PAGE_BYTES = 8192
 
 _FAKETIME = "usr/lib/*/faketime/libfaketimeMT.so.1"
-
-
-class Standby(Cluster):
-    """A copy of a cluster that follows it and can take its place."""
-
-    def __init__(self, processes: Processes, directory: Path, primary: Cluster, name: str = "standby") -> None:
-        super().__init__(processes, directory, name)
-        self._primary = primary
-
-    def create(self) -> None:
-        source = ["-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres", "--checkpoint=fast"]
-        self.run("pg_basebackup", "-D", str(self.data), *source, "--write-recovery-conf", "--no-sync")
-
-    def promote_script(self, directory: Path) -> Path:
-        """A script that makes it the primary and waits until it is."""
-        return _script(directory / "promote-standby", _as_user(self, "pg_ctl", "promote", "-w", "-D", str(self.data)))
 
 
 def follow(primary: Cluster, standby: Standby) -> None:
@@ -60,7 +42,7 @@ def stop_script(cluster: Cluster, directory: Path) -> Path:
     """A script that stops a cluster at once, as one does whose files are not to be trusted."""
     stop = _as_user(cluster, "pg_ctl", "stop", "-m", "immediate", "-w", "-D", str(cluster.data))
     status = _as_user(cluster, "pg_ctl", "status", "-D", str(cluster.data))
-    return _script(directory / f"stop-{cluster.name}", f"{status} >/dev/null || exit 0\n{stop}")
+    return write_script(directory / f"stop-{cluster.name}", f"{status} >/dev/null || exit 0\n{stop}")
 
 
 def start_script(cluster: Cluster, directory: Path) -> Path:
@@ -68,13 +50,7 @@ def start_script(cluster: Cluster, directory: Path) -> Path:
     status = _as_user(cluster, "pg_ctl", "status", "-D", str(cluster.data))
     options, log = shlex.join(cluster.command()[3:]), cluster.directory / "server.log"
     start = _as_user(cluster, "pg_ctl", "start", "-w", "-D", str(cluster.data), "-l", str(log), "-o", options)
-    pid = f"head -1 {shlex.quote(str(cluster.data / 'postmaster.pid'))} >{shlex.quote(str(pid_file(cluster)))}"
-    return _script(directory / f"start-{cluster.name}", f"{status} >/dev/null && exit 0\n{start} >/dev/null\n{pid}")
-
-
-def pid_file(cluster: Cluster) -> Path:
-    """Where the script of :func:`start_script` writes the id of the process that it has started."""
-    return cluster.directory / "pid"
+    return write_script(directory / f"start-{cluster.name}", f"{status} >/dev/null && exit 0\n{start} >/dev/null")
 
 
 def file_of(cluster: Cluster, table: str) -> Path:
@@ -153,61 +129,9 @@ class Clock:
 
     def set_script(self, directory: Path) -> Path:
         """A script that sets it right."""
-        return _script(directory / "set-clock", f"echo +0 >{shlex.quote(str(self._file))}")
-
-
-class Metrics:
-    """Takes what servers export with OTLP over HTTP, and finds the values of a gauge in it."""
-
-    def __init__(self) -> None:
-        metrics = self
-        self._bodies: list[bytes] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                metrics._bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nobody reads it."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a server that exports to here has to be told."""
-        return {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}",
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
-        }
-
-    def has(self, gauge: str, low: float, high: float) -> bool:
-        """Whether a value of a gauge within these bounds has come: a double after its name, before the next metric's."""
-        for body in list(self._bodies):
-            at = body.find(gauge.encode())
-            window = body[at + len(gauge) : at + len(gauge) + 400] if at >= 0 else b""
-            values = (struct.unpack_from("<d", window, i)[0] for i in range(len(window) - 7))
-            if any(low <= value <= high for value in values):
-                return True
-        return False
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        return write_script(directory / "set-clock", f"echo +0 >{shlex.quote(str(self._file))}")
 
 
 def _as_user(cluster: Cluster, program: str, *arguments: str) -> str:
-    command = shlex.join([str(binaries() / program), *arguments])
     # A directory that the user may enter.
-    return f"cd {shlex.quote(str(cluster.directory))} && " + (
-        f"setpriv --reuid={cluster.user} --regid={cluster.user} --init-groups {command}" if cluster.user else command
-    )
-
-
-def _script(file: Path, body: str) -> Path:
-    file.write_text(f"#!/bin/bash\nset -eu\n{body}\n")
-    file.chmod(0o755)
-    return file
+    return f"cd {shlex.quote(str(cluster.directory))} && {cluster.shown(program, *arguments)}"

@@ -18,9 +18,9 @@ from .accounts import read_log, settle
 from .aegis import INTEGRITY, Programs, Server, build, clean_environment, command_script
 from .load import Acknowledged, Load
 from .postgres import Cluster
-from .processes import DrillError, Processes
+from .processes import Completed, DrillError, Processes
 from .report import Figure, Report, Scenario, table
-from .runbook import Ran, Runbook
+from .runbook import Runbook
 
 
 class Drill:
@@ -87,7 +87,7 @@ class Drill:
         path = f"{self.commands}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         return clean_environment(**{"PATH": path, **variables})
 
-    def page(self, block: str, *, exit_code: int | None = 0, timeout: float = 120.0, **variables: str) -> Ran:
+    def page(self, block: str, *, exit_code: int | None = 0, timeout: float = 120.0, **variables: str) -> Completed:
         """Runs a block of the page with variables of the page, and gives what became of it.
 
         :param exit_code: what it has to end with; None for whatever.

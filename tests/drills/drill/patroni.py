@@ -22,7 +22,7 @@ import psycopg2
 from . import DRILLS
 from .aegis import clean_environment
 from .postgres import binaries
-from .processes import DrillError, Process, Processes, children, database_user, free_port, run, until
+from .processes import DrillError, Process, Processes, children, database_user, free_port, until
 
 SCOPE = "aegis"
 TTL_SECONDS = 20

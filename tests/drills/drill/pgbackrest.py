@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .frame import Drill
 from .postgres import Cluster, binaries
-from .processes import DrillError, database_user
+from .processes import DrillError, as_user, database_user, write_script
 
 STANZA = "aegis"
 
@@ -40,10 +40,10 @@ class PgBackRest:
         """A command that starts the cluster and waits until it accepts connections, for the page. After it, adopt the cluster."""
         started = self.cluster.start_script(directory)
         ready = shlex.join([str(binaries() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.cluster.port)])
-        script = directory / f"start-and-wait-{self.cluster.name}"
-        script.write_text(f"#!/bin/bash\nset -eu\n{shlex.quote(str(started))}\nuntil {ready}; do sleep 0.1; done\n")
-        script.chmod(0o755)
-        return script
+        return write_script(
+            directory / f"start-and-wait-{self.cluster.name}",
+            f"{shlex.quote(str(started))}\nuntil {ready}; do sleep 0.1; done",
+        )
 
     def new_directory(self, name: str) -> Path:
         """An empty directory of the database's user."""
@@ -59,19 +59,18 @@ class PgBackRest:
             self._own(path)
         self._own(self.directory)
         self._configuration.write_text(
-            f"[global]\nrepo1-retention-full=2\nstart-fast=y\nlog-level-file=off\nprocess-max=2\n"
+            "[global]\nrepo1-retention-full=2\nstart-fast=y\nlog-level-file=off\nprocess-max=2\n"
             + "".join(f"{place}-path={path}\n" for place, path in places.items())
             + f"[{STANZA}]\npg1-path={self.cluster.data}\npg1-port={self.cluster.port}\n"
             f"pg1-socket-path={self.cluster.directory}\npg1-user=postgres\n"
         )
 
     def _make_command(self, directory: Path) -> None:
-        user = self.cluster.user
-        identity = f"setpriv --reuid={user} --regid={user} --init-groups " if user else ""
-        script = directory / "pgbackrest"
+        identity = shlex.join(as_user(self.cluster.user))
         # It refuses environments and directories that its user cannot read.
-        script.write_text(f'#!/bin/sh\ncd {shlex.quote(str(self.directory))}\nexec {identity}{self._command} "$@"\n')
-        script.chmod(0o755)
+        write_script(
+            directory / "pgbackrest", f'cd {shlex.quote(str(self.directory))}\nexec {identity} {self._command} "$@"'
+        )
 
     @staticmethod
     def _own(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import psycopg2
 
-from .processes import DrillError, Process, Processes, children, database_user, free_port, run, until
+from .processes import DrillError, Process, Processes, as_user, children, database_user, free_port, run, until
 
 _SETTINGS = (
     "listen_addresses=127.0.0.1",
@@ -135,6 +136,10 @@ class Cluster:
     def run(self, program: str, *arguments: str, timeout: float = 120.0) -> str:
         """Runs one of PostgreSQL's programs as the cluster's user."""
         return run([binaries() / program, *arguments], directory=self.directory, user=self.user, timeout=timeout)
+
+    def shown(self, program: str, *arguments: str) -> str:
+        """One of PostgreSQL's programs as a line of a script, run as the cluster's user."""
+        return shlex.join([*as_user(self.user), str(binaries() / program), *arguments])
 
     def _accepts(self) -> bool:
         if self._process is not None and self._process.has_ended:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -65,14 +66,12 @@ class Process:
 
     def stop_script(self, directory: Path, number: int = _TERMINATE) -> Path:
         """A script that asks it to end and waits until it has, as `systemctl stop` does: for the page's commands."""
-        script = directory / f"stop-{self.name}"
         # Until somebody has waited for it, one that has ended is still there.
-        script.write_text(
-            f"#!/bin/bash\nkill -s {int(number)} {self.pid} 2>/dev/null || exit 0\n"
-            f"while grep -qs '^State:.[^Z]' /proc/{self.pid}/status; do sleep 0.05; done\n"
+        return write_script(
+            directory / f"stop-{self.name}",
+            f"kill -s {int(number)} {self.pid} 2>/dev/null || exit 0\n"
+            f"while grep -qs '^State:.[^Z]' /proc/{self.pid}/status; do sleep 0.05; done",
         )
-        script.chmod(0o755)
-        return script
 
     def tail(self, lines: int = _TAIL_LINES) -> str:
         """The end of its log."""
@@ -145,21 +144,16 @@ class Processes:
 
         :param file: where the script goes.
         """
-        identity = []
-        if user is not None:
-            entry = pwd.getpwnam(user)
-            identity = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
         cleared = (
             [] if environment is None else ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
         )
-        shown = shlex.join([*cleared, *identity, *(str(part) for part in command)])
-        file.write_text(
-            f"#!/bin/bash\nset -eu\ncd {shlex.quote(str(directory))}\n"
+        shown = shlex.join([*cleared, *as_user(user), *(str(part) for part in command)])
+        return write_script(
+            file,
+            f"cd {shlex.quote(str(directory))}\n"
             f"setsid {shown} </dev/null >>{shlex.quote(str(self.log_of(name)))} 2>&1 &\n"
-            f"echo $! >{shlex.quote(str(self._pid_file(name)))}\n"
+            f"echo $! >{shlex.quote(str(self._pid_file(name)))}",
         )
-        file.chmod(0o755)
-        return file
 
     def adopt(self, name: str) -> Process:
         """Takes over the process that the script of this name has started."""
@@ -221,7 +215,38 @@ def run(
     timeout: float = 120.0,
 ) -> str:
     """Runs a command to its end and gives what it wrote. One that fails is a :class:`DrillError` with that."""
+    done = completed(command, environment=environment, directory=directory, user=user, timeout=timeout)
+    if done.exit_code != 0:
+        raise DrillError(f"{_shown(command)} ended with {done.exit_code}:\n{done.output}")
+    return done.output
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that has ended."""
+
+    exit_code: int
+    output: str
+    began: float
+    """When it was begun, before anything was started."""
+    seconds: float
+
+
+def completed(
+    command: Sequence[str | Path],
+    *,
+    what: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    user: str | None = None,
+    timeout: float = 120.0,
+) -> Completed:
+    """Runs a command to its end, whatever that is.
+
+    :param what: how it is called where it does not end in time, a :class:`DrillError`; the command itself by default.
+    """
     identity = {} if user is None else _identity(user)
+    began = time.monotonic()
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -235,13 +260,26 @@ def run(
             **identity,
         )
     except subprocess.TimeoutExpired as e:
-        raise DrillError(f"{_shown(command)} did not end within {timeout:.0f} s:\n{written(e)}") from e
-    if done.returncode != 0:
-        raise DrillError(f"{_shown(command)} ended with {done.returncode}:\n{done.stdout}")
-    return done.stdout
+        raise DrillError(f"{what or _shown(command)} did not end within {timeout:.0f} s:\n{_written(e)}") from e
+    return Completed(done.returncode, done.stdout, began, time.monotonic() - began)
 
 
-def written(timeout: subprocess.TimeoutExpired) -> str:
+def write_script(file: Path, body: str) -> Path:
+    """Makes a command of some lines of bash, which stops at the first that fails: for the page."""
+    file.write_text(f"#!/bin/bash\nset -eu\n{body}\n")
+    file.chmod(0o755)
+    return file
+
+
+def as_user(user: str | None) -> list[str]:
+    """What stands before a command that is to run as another user; nothing for our own."""
+    if user is None:
+        return []
+    entry = pwd.getpwnam(user)
+    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+
+
+def _written(timeout: subprocess.TimeoutExpired) -> str:
     """What a command wrote before its time was over. It comes as bytes, also where text was asked for."""
     output: bytes | str = timeout.stdout or ""
     return output if isinstance(output, str) else output.decode(errors="replace")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import DRILLS
-from .processes import DrillError, written
+from .processes import Completed, DrillError, completed
 
 PAGE = DRILLS / "RUNBOOK.md"
 GENERAL = "general"
@@ -20,18 +18,6 @@ _FENCE = re.compile(r"^(?P<ticks>`{3,}) *(?P<info>[^`]*)$")
 _NAME = re.compile(r"^[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{?([A-Z][A-Z0-9_]*)")
 _EXPLAINED = re.compile(r"^\| *((?:`[A-Z][A-Z0-9_]*`(?:, )?)+) *\|", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What became of a block."""
-
-    name: str
-    exit_code: int
-    output: str
-    began: float
-    """When it was begun, before the shell was started."""
-    seconds: float
 
 
 @dataclass
@@ -82,7 +68,7 @@ class Runbook:
         """The names of the blocks of a disaster."""
         return [name for name in self.blocks if name.split(".")[0] == disaster]
 
-    def run(self, name: str, environment: Mapping[str, str], timeout: float = 120.0) -> Ran:
+    def run(self, name: str, environment: Mapping[str, str], timeout: float = 120.0) -> Completed:
         """Runs a block with bash, which stops at its first failure, and gives what became of it.
 
         :param environment: all of it.
@@ -91,20 +77,12 @@ class Runbook:
         if name not in self.blocks:
             raise DrillError(f"The page has no block {name}; it has {', '.join(sorted(self.blocks)) or 'none'}.")
         self.ran.append(name)
-        began = time.monotonic()
-        try:
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", self.blocks[name]],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout,
-            )
-        except subprocess.TimeoutExpired as e:
-            raise DrillError(f"The block {name} did not end within {timeout:.0f} s:\n{written(e)}") from e
-        return Ran(name, done.returncode, done.stdout, began, time.monotonic() - began)
+        return completed(
+            ["bash", "-euo", "pipefail", "-c", self.blocks[name]],
+            what=f"The block {name}",
+            environment=environment,
+            timeout=timeout,
+        )
 
     def problems(self, drills: list[str]) -> list[str]:
         """What is wrong with the page as a whole: blocks that no drill would run, variables that it does not explain."""

@@ -1,18 +1,17 @@
-"""A PostgreSQL cluster in another region, fed asynchronously over a line that can be cut, and promoted when the
-first region is lost.
-"""
+"""Copies of a PostgreSQL cluster that stream from it, directly or over a line that can be cut."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import DRILLS
 from .aegis import clean_environment
-from .postgres import Cluster, binaries
-from .processes import Process, Processes, free_port, until
+from .postgres import Cluster
+from .processes import Process, Processes, free_port, until, write_script
 
 
 class Line:
@@ -33,32 +32,50 @@ class Line:
 
 
 class Standby(Cluster):
-    """A copy of a cluster that follows it."""
+    """A copy of a cluster that streams from it."""
 
     def __init__(
-        self, processes: Processes, directory: Path, primary: Cluster, line: Line, name: str = "standby"
+        self,
+        processes: Processes,
+        directory: Path,
+        primary: Cluster,
+        name: str = "standby",
+        *,
+        settings: Sequence[str] = (),
+        port: int | None = None,
     ) -> None:
-        super().__init__(processes, directory, name)
-        self._primary = primary
-        self._line = line
+        """
+        :param port: where it reaches the primary: that of a line; the primary's own by default.
+        """
+        super().__init__(processes, directory, name, settings)
+        self.primary = primary
+        self._source = dsn(port or primary.port)
+
+    @property
+    def dsn(self) -> str:
+        """As psql and pg_basebackup take it."""
+        return dsn(self.port)
 
     def create(self) -> None:
-        """Copies the primary, by way of the line, and remembers to follow it."""
-        source = ["-h", "127.0.0.1", "-p", str(self._line.port), "-U", "postgres"]
-        self.run(
-            "pg_basebackup", "-D", str(self.data), *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync"
-        )
+        """Copies the primary, and remembers to follow it."""
+        self.run("pg_basebackup", *self.copying())
 
-    def promote_command(self) -> list[str]:
-        """What makes it a primary, for the page; as the user it runs as."""
-        command = [str(binaries() / "pg_ctl"), "promote", "-D", str(self.data)]
-        return (
-            command
-            if self.user is None
-            else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+    def copying(self) -> list[str]:
+        """The arguments of pg_basebackup."""
+        return ["-D", str(self.data), "-d", self._source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync"]
+
+    def promote_script(self, directory: Path) -> Path:
+        """A command that makes it the primary and waits until it is, for the page."""
+        return write_script(
+            directory / f"promote-{self.name}", f"cd /\n{self.shown('pg_ctl', 'promote', '-w', '-D', str(self.data))}"
         )
 
     def log_size(self) -> int:
         """How many records the log has that it holds now."""
         size = self.execute("SELECT max(size) FROM log_head")[0][0]
         return int(str(size or 0))
+
+
+def dsn(port: int) -> str:
+    """A cluster of this machine as psql and pg_basebackup take it."""
+    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
