@@ -28,7 +28,7 @@ public sealed partial class PostgresLedgerStore
     /// </summary>
     public PostgresLedgerStore ReadingAt(PostgresReplica replica) => new(this, replica);
 
-    private async Task<T> ReadAsync<T>(NpgsqlDataSource? atReplica, NpgsqlDataSource atPrimary,
+    private async Task<T> ReadAsync<T>(PostgresPool? atReplica, PostgresPool atPrimary,
         Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken)
     {
         if (atReplica is not null)

@@ -13,7 +13,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await OpenAsync(_writer, cancellationToken);
+            connection = await _writer.OpenAsync(cancellationToken);
             var added = await UnlessBrokenAsync(connection, () => AddViolationsAsync(connection, violations, cancellationToken));
             await connection.DisposeAsync();
             return added;

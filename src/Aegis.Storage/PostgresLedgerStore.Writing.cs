@@ -18,7 +18,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await OpenAsync(_writer, cancellationToken);
+            connection = await _writer.OpenAsync(cancellationToken);
             return new Transaction(connection, await UnlessBrokenAsync(connection, async () =>
             {
                 // Alone it is there at once, and a round trip of its own would be all that it costs.
@@ -50,7 +50,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection? connection = null;
         try
         {
-            connection = await OpenAsync(_writer, cancellationToken);
+            connection = await _writer.OpenAsync(cancellationToken);
             var warned = false;
             connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
             var found = await UnlessBrokenAsync(connection, () => FindAndCommitAsync(connection, logIndex));
@@ -102,7 +102,7 @@ public sealed partial class PostgresLedgerStore
     {
         try
         {
-            await using var connection = await OpenAsync(_reader, CancellationToken.None);
+            await using var connection = await _reader.OpenAsync(CancellationToken.None);
             await connection.ExecuteAsync(
                 """
                 SELECT pg_terminate_backend(holder.pid)
@@ -216,7 +216,7 @@ public sealed partial class PostgresLedgerStore
     private StoreException Failed(Exception e)
     {
         if (e is not PostgresException || e is PostgresException { SqlState: PostgresErrorCodes.ReadOnlySqlTransaction })
-            Leave(_writer);
+            _writer.Leave();
         return Classify(e);
     }
 

@@ -33,10 +33,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     internal const int LookupsAtOnce = 32;
 
     private readonly string _connectionString;
-    private readonly NpgsqlDataSource _writer;
-    private readonly NpgsqlDataSource _reader;
-    private readonly NpgsqlDataSource _lookup;
-    private readonly NpgsqlDataSource _log;
+    private readonly PostgresPool _writer;
+    private readonly PostgresPool _reader;
+    private readonly PostgresPool _lookup;
+    private readonly PostgresPool _log;
     private long? _migrationGaveWay;
 
     static PostgresLedgerStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
@@ -45,10 +45,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         _connectionString = settings.ToString();
         Location = $"{settings.Host}:{settings.Port}/{settings.Database ?? settings.Username}";
-        _writer = Source(settings, WritersAtOnce, seconds: 15, WriterSession, PlannedOnce);
-        _reader = Source(settings, settings.MaxPoolSize, seconds: 5);
-        _lookup = Source(settings, Math.Min(settings.MaxPoolSize, LookupsAtOnce), seconds: 5, PlannedOnce);
-        _log = Source(new NpgsqlConnectionStringBuilder(settings.ToString()) { ReadBufferSize = LogBufferBytes },
+        _writer = new PostgresPool(settings, WritersAtOnce, seconds: 15, WriterSession, PlannedOnce);
+        _reader = new PostgresPool(settings, settings.MaxPoolSize, seconds: 5);
+        _lookup = new PostgresPool(settings, Math.Min(settings.MaxPoolSize, LookupsAtOnce), seconds: 5, PlannedOnce);
+        _log = new PostgresPool(new NpgsqlConnectionStringBuilder(settings.ToString()) { ReadBufferSize = LogBufferBytes },
             Math.Min(settings.MaxPoolSize, LogReadersAtOnce), seconds: 5);
     }
 
@@ -64,8 +64,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         {
             var isOfMany = new NpgsqlConnectionStringBuilder(connectionString).Host?.Contains(',', StringComparison.Ordinal) == true;
             var settings = Settings(connectionString, isOfMany ? ConnectSecondsOfMany : ConnectSeconds);
-            if (isOfMany && settings.TargetSessionAttributes is null)
-                settings.TargetSessionAttributes = "primary";
+            if (isOfMany)
+                settings.TargetSessionAttributes = WhatTakesWrites(settings);
             return new PostgresLedgerStore(settings);
         }
         catch (Exception e) when (e is ArgumentException or FormatException or InvalidOperationException)
@@ -74,6 +74,15 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
                 $"AEGIS_DATABASE is neither sqlite:PATH nor an Npgsql connection string: {e.Message}", e);
         }
     }
+
+    /// <summary>The ledger is written: of several hosts only one that takes writes will do.</summary>
+    private static string WhatTakesWrites(NpgsqlConnectionStringBuilder settings) => settings.TargetSessionAttributes switch
+    {
+        null => "primary",
+        "primary" or PostgresPool.ReadWrite => settings.TargetSessionAttributes,
+        var other => throw new StoreException(StoreFailure.Unusable,
+            $"AEGIS_DATABASE asks for Target Session Attributes={other}, which need not take writes: say primary, which is the default, or read-write."),
+    };
 
     /// <exception cref="ArgumentException">It is no Npgsql connection string, or names no host.</exception>
     internal static NpgsqlConnectionStringBuilder Settings(string connectionString, int connectSeconds)
@@ -103,7 +112,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         try
         {
             // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
-            await using var connection = await OpenAsync(_reader, cancellationToken);
+            await using var connection = await _reader.OpenAsync(cancellationToken);
             await connection.ExecuteAsync(new CommandDefinition("SELECT pg_advisory_lock(@MigrationLock)",
                 new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
             try
@@ -152,10 +161,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         if (!probe.IsWritable)
         {
             // Leave the old primary: connections opened from now on look for the new one.
-            Leave(_writer);
-            Leave(_reader);
-            Leave(_lookup);
-            Leave(_log);
+            _writer.Leave();
+            _reader.Leave();
+            _lookup.Leave();
+            _log.Leave();
         }
         return probe;
     }
@@ -168,31 +177,6 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         await _reader.DisposeAsync();
         await _lookup.DisposeAsync();
         await _log.DisposeAsync();
-    }
-
-    /// <param name="settings">Where the database is.</param>
-    /// <param name="connectionsMax">How many connections are kept.</param>
-    /// <param name="seconds">How long a statement may take that says nothing else.</param>
-    /// <param name="session">What each connection is told before its first use.</param>
-    internal static NpgsqlDataSource Source(
-        NpgsqlConnectionStringBuilder settings, int connectionsMax, int seconds, params string[] session)
-    {
-        var builder = new NpgsqlDataSourceBuilder(new NpgsqlConnectionStringBuilder(settings.ToString())
-        {
-            MaxPoolSize = connectionsMax,
-            NoResetOnClose = true,
-            MaxAutoPrepare = 50,
-            AutoPrepareMinUsages = 2,
-            CommandTimeout = seconds,
-        }.ToString());
-        builder.UsePhysicalConnectionInitializer(
-            connection => Array.ForEach(session, statement => connection.Execute(statement)),
-            async connection =>
-            {
-                foreach (var statement in session)
-                    await connection.ExecuteAsync(statement);
-            });
-        return builder.Build();
     }
 
     /// <summary>
@@ -257,35 +241,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     private Task<T> ReadAtPrimaryAsync<T>(Func<NpgsqlConnection, Task<T>> read, CancellationToken cancellationToken) =>
         ReadAsync(_reader, read, cancellationToken);
 
-    /// <summary>
-    /// Opens a connection, of several hosts to the one that is meant. When none is, each is asked again next time: a standby may have
-    /// become the primary meanwhile.
-    /// </summary>
-    /// <remarks>
-    /// A known weakness: the driver does not remember that a host has not answered in time. While one that is listed before the primary
-    /// is gone without a word, each opening waits for it.
-    /// </remarks>
-    private static async Task<NpgsqlConnection> OpenAsync(NpgsqlDataSource source, CancellationToken cancellationToken)
-    {
-        try
-        {
-            return await source.OpenConnectionAsync(cancellationToken);
-        }
-        catch (NpgsqlException)
-        {
-            (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
-            throw;
-        }
-    }
-
-    /// <summary>Closes connections that are idle, and forgets which host is what: those opened from now on look for the primary.</summary>
-    private static void Leave(NpgsqlDataSource source)
-    {
-        source.Clear();
-        (source as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
-    }
-
-    internal static async Task<T> ReadAsync<T>(NpgsqlDataSource source, Func<NpgsqlConnection, Task<T>> read,
+    internal static async Task<T> ReadAsync<T>(PostgresPool pool, Func<NpgsqlConnection, Task<T>> read,
         CancellationToken cancellationToken)
     {
         // A restart of the database leaves broken connections in the pool, and a read can be done again: the second
@@ -294,14 +250,14 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         {
             try
             {
-                await using var connection = await OpenAsync(source, cancellationToken);
+                await using var connection = await pool.OpenAsync(cancellationToken);
                 return await UnlessBrokenAsync(connection, () => read(connection));
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
             {
                 if (attempt > 1 || !WasCutOff(e))
                     throw Classify(e);
-                source.Clear();
+                pool.Clear();
             }
         }
     }

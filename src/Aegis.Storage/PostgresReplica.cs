@@ -21,8 +21,8 @@ public sealed class PostgresReplica : IAsyncDisposable
         Location = settings.Host!.EndsWith(']') || !settings.Host.Contains(':', StringComparison.Ordinal)
             ? $"{settings.Host}:{settings.Port}"
             : settings.Host;
-        Reader = PostgresLedgerStore.Source(settings, settings.MaxPoolSize, seconds: 5, ReadOnlySession);
-        Lookup = PostgresLedgerStore.Source(settings, Math.Min(settings.MaxPoolSize, PostgresLedgerStore.LookupsAtOnce), seconds: 5,
+        Reader = new PostgresPool(settings, settings.MaxPoolSize, seconds: 5, ReadOnlySession);
+        Lookup = new PostgresPool(settings, Math.Min(settings.MaxPoolSize, PostgresLedgerStore.LookupsAtOnce), seconds: 5,
             ReadOnlySession, PostgresLedgerStore.PlannedOnce);
     }
 
@@ -32,9 +32,9 @@ public sealed class PostgresReplica : IAsyncDisposable
     /// <summary>Called when it cannot be reached, or sends no answer.</summary>
     public event Action<StoreException>? Lost;
 
-    internal NpgsqlDataSource Reader { get; }
+    internal PostgresPool Reader { get; }
 
-    internal NpgsqlDataSource Lookup { get; }
+    internal PostgresPool Lookup { get; }
 
     /// <summary>Takes an Npgsql connection string, each host of which is a replica; connects to nothing yet.</summary>
     /// <exception cref="StoreException">It is not one.</exception>

@@ -22,6 +22,8 @@ public sealed class ConfigurationTests
     [TestCase("AEGIS_LOG_FORMAT", "xml", "AEGIS_LOG_FORMAT must be text or json")]
     [TestCase("AEGIS_DATABASE", "sqlite:", "AEGIS_DATABASE names no file")]
     [TestCase("AEGIS_DATABASE", "mysql://nowhere", "AEGIS_DATABASE is neither sqlite:PATH nor an Npgsql connection string")]
+    [TestCase("AEGIS_DATABASE", "Host=127.0.0.1:1,127.0.0.1:2;Target Session Attributes=any",
+        "AEGIS_DATABASE asks for Target Session Attributes=any, which need not take writes")]
     [TestCase("AEGIS_READ_DATABASE", "Host=127.0.0.1", "AEGIS_READ_DATABASE needs AEGIS_DATABASE to be PostgreSQL")]
     [TestCase("AEGIS_READ_LAG_MAX", "0s", "AEGIS_READ_LAG_MAX must be a time from 1 second to 1 hour")]
     [TestCase("AEGIS_DATABASE", "sqlite:/proc/no/such.db", "Cannot open the database /proc/no/such.db")]

@@ -1,6 +1,4 @@
 using System.Diagnostics;
-using System.Net;
-using System.Net.Sockets;
 using Npgsql;
 
 namespace Aegis.Tests;
@@ -63,20 +61,30 @@ public sealed class FailoverTests
     }
 
     [Test]
-    public async Task A_host_that_is_silent_and_listed_first_does_not_hide_the_primary()
+    public async Task A_host_that_is_silent_and_listed_first_keeps_nobody_waiting_once_the_primary_is_known()
     {
-        // Takes connections and never says anything, as a machine whose cable was pulled.
-        using var silent = new TcpListener(IPAddress.Loopback, 0);
-        silent.Start();
         await using var primary = await PostgresCluster.StartPrivateAsync();
+        // Takes connections and never says anything, as a machine whose cable was pulled.
+        await using var silent = new CuttingProxy("127.0.0.1", primary.Port);
+        silent.HoldReplies();
         await using var server = await TestServer.StartAsync(new NpgsqlConnectionStringBuilder(primary.ConnectionString)
         {
-            Host = $"127.0.0.1:{((IPEndPoint)silent.LocalEndpoint).Port},127.0.0.1:{primary.Port}",
+            Host = $"127.0.0.1:{silent.Port},127.0.0.1:{primary.Port}",
         }.ToString());
-
         await Until.HealthAsync(server.Health, "aegis.writes", serving: true);
-        await Until.SucceedsAsync(() => Given.WorkflowAsync(server));
+        var id = await Given.WorkflowAsync(server);
+        await ReadAsync(server, id, callers: 1);
+        var asked = silent.Accepted;
+
+        await ReadAsync(server, id, callers: 64);
+
+        Assert.That(asked, Is.Positive, "it was not asked first");
+        Assert.That(silent.Accepted, Is.EqualTo(asked));
     }
+
+    /// <summary>So many at once that connections are opened.</summary>
+    private static Task ReadAsync(TestServer server, string workflowId, int callers) =>
+        Task.WhenAll(Enumerable.Range(0, callers).Select(_ => Given.ReadAsync(server, workflowId)));
 
     private static string Hosts(PostgresCluster first, PostgresCluster second) =>
         new NpgsqlConnectionStringBuilder(first.ConnectionString)

@@ -30,7 +30,7 @@ def follow(primary: Cluster, standby: Standby) -> None:
 def addresses(*clusters: Cluster) -> str:
     """Several clusters as AEGIS_DATABASE has them, of which the primary is the one to use."""
     hosts = ",".join(f"127.0.0.1:{cluster.port}" for cluster in clusters)
-    return f"Host={hosts};Username=postgres;Database=postgres;Target Session Attributes=primary"
+    return f"Host={hosts};Username=postgres;Database=postgres"
 
 
 def with_checksums(cluster: Cluster) -> None:

@@ -238,7 +238,7 @@ class PatroniCluster:
     def connection_string(self) -> str:
         """As AEGIS_DATABASE has it: all nodes, of which the primary is meant."""
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        return f"Host={hosts};Username=postgres;Password=postgres;Database=postgres;Target Session Attributes=primary"
+        return f"Host={hosts};Username=postgres;Password=postgres;Database=postgres"
 
     def start(self, timeout: float = 120.0) -> None:
         """Starts all, and waits until there is a leader, a synchronous standby and another one that follows."""
