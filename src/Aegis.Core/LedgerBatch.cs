@@ -1,6 +1,6 @@
 namespace Aegis.Core;
 
-/// <summary>What a batch reads under the lock of the log, before anything is decided.</summary>
+/// <summary>What a batch reads under the lock of the log, or takes for it, before anything is decided.</summary>
 public sealed record BatchState
 {
     /// <summary>The id of the log; empty while it has no record.</summary>
@@ -32,7 +32,7 @@ public sealed record BatchState
     /// <summary>The latest recorded_at among the log's own records.</summary>
     public required long LastRecordedAt { get; init; }
 
-    /// <summary>The database's clock, read after the lock, in microseconds.</summary>
+    /// <summary>The database's clock in microseconds: read after the lock, or at most a second behind it.</summary>
     public required long Now { get; init; }
 
     /// <summary>The heads of the workflows asked for, of those that exist.</summary>
@@ -108,6 +108,9 @@ public sealed partial class LedgerBatch
 
     /// <summary>The heads to be stored.</summary>
     public IEnumerable<Workflow> Workflows => _changedHeads.Select(k => _workflows[k]);
+
+    /// <summary>Those whose head or lease is to be stored.</summary>
+    public IEnumerable<Workflow> Touched => _changedHeads.Union(_changedLeases).Select(k => _workflows[k]);
 
     /// <summary>The leases to be stored, void ones too.</summary>
     public IEnumerable<(WorkflowKey Key, Lease Lease)> Leases =>

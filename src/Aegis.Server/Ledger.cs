@@ -7,8 +7,8 @@ namespace Aegis.Server;
 
 /// <summary>
 /// The single writer. Commands wait in one queue; the writer takes all that wait as one batch, decides them in order under
-/// the lock of the log, and stores them in one transaction: one flush serves many callers. Each caller is answered after the
-/// commit, with its own result. The writer is no thread of its own: whoever submits while it rests wakes it.
+/// the lock of the log, or by what it remembers and the lock then confirms, and stores them in one transaction: one flush serves many
+/// callers. Each caller is answered after the commit, with its own result. The writer is no thread of its own: whoever submits while it rests wakes it.
 /// </summary>
 public sealed partial class Ledger(
     ILedgerStore store, LogTail tail, LogSigner signer, SignerMemory memory, ServerOptions options, Metrics metrics,
@@ -33,8 +33,11 @@ public sealed partial class Ledger(
     private int _awaited = int.MaxValue;
     private TaskCompletionSource _gathered = new();
 
-    // Whether another server has written since this one's last batch.
+    // Whether another server has had the log since this one's last batch.
     private bool _othersWrite;
+
+    // After a batch in which somebody was refused the next one looks: what a refusal says has to be read.
+    private bool _refuses;
 
     // What the only caller of the last batch is told.
     private (Pending Caller, Outcome Outcome)? _answer;
@@ -200,7 +203,8 @@ public sealed partial class Ledger(
         Interlocked.Decrement(ref _queuedCommands);
     }
 
-    private async Task WriteAsync(List<Pending> commands, bool isSecondTry = false, bool mayGrow = false)
+    private async Task WriteAsync(
+        List<Pending> commands, bool isSecondTry = false, bool mayGrow = false, bool mayBeRemembered = true)
     {
         var begun = Stopwatch.GetTimestamp();
         LedgerTransaction? transaction = null;
@@ -209,17 +213,35 @@ public sealed partial class Ledger(
         try
         {
             var sight = memory.Look();
-            transaction = await BeginAsync(commands, mayGrow, sight.Size);
-            _othersWrite = transaction.State.HashesSince.Count > 0;
-            var rolledBack = await memory.CheckAsync(transaction.State, sight, CancellationToken.None);
-            if (rolledBack is null)
-                tail.Advance(transaction.State.LogSize);
-            commands = Admit(commands, rolledBack, transaction.State);
+            // Leases are taken and kept by what is read, and by the clock of that moment.
+            transaction = await BeginAsync(commands, mayGrow, sight.Size,
+                mayBeRemembered && !_othersWrite && !_refuses && memory.RolledBack is null
+                && commands.TrueForAll(c => c.Command is TransitionCommand or CheckpointCommand));
+            // What is gone on from without a look is the newest head that this server knows, which needs no judgement.
+            if (transaction.IsRemembered && transaction.State.SignedNote != memory.Newest?.SignedNote)
+                throw new StoreException(StoreFailure.Outdated, "Another head is remembered.");
+            if (!transaction.IsRemembered)
+            {
+                _othersWrite = transaction.OthersCame || transaction.State.HashesSince.Count > 0;
+                var rolledBack = await memory.CheckAsync(transaction.State, sight, CancellationToken.None);
+                if (rolledBack is null)
+                    tail.Advance(transaction.State.LogSize);
+                commands = Admit(commands, rolledBack, transaction.State);
+            }
             batch = new LedgerBatch(transaction.State);
             outcomes = [.. commands.Select(c => batch.Decide(c.Command))];
+            _refuses = outcomes.Any(Refuses);
+            if (transaction.IsRemembered && (_refuses || batch.IsEmpty))
+                throw new StoreException(StoreFailure.Outdated, "Nobody is told what is only remembered.");
             batch.Seal(signer.Sign);
             if (!batch.IsEmpty)
                 await transaction.CommitAsync(batch);
+        }
+        catch (StoreException e) when (e.Failure == StoreFailure.Outdated)
+        {
+            await DisposeAsync(transaction);
+            await WriteAsync(commands, isSecondTry, mayGrow, mayBeRemembered: false);
+            return;
         }
         catch (StoreException e)
         {
@@ -245,10 +267,10 @@ public sealed partial class Ledger(
     }
 
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
-    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow, long seenSize)
+    private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow, long seenSize, bool mayBeRemembered)
     {
         // While another server has the log all callers of this one come together, and each turn serves them all.
-        var isContended = _othersWrite && _callers > 1;
+        var look = _othersWrite && _callers > 1 ? Look.OnceLocked : mayBeRemembered ? Look.Remembered : Look.AtOnce;
         try
         {
             return await TryAsync();
@@ -258,11 +280,11 @@ public sealed partial class Ledger(
             return await TryAsync();
         }
 
-        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, isContended, seenSize, CancellationToken.None);
+        Task<LedgerTransaction> TryAsync() => store.BeginAsync(Keys, look, seenSize, CancellationToken.None);
 
         BatchKeys Keys()
         {
-            if (mayGrow && isContended)
+            if (mayGrow && look == Look.OnceLocked)
                 Take(commands);
             return new BatchKeys(
                 commands.SelectMany(c => c.Command.Workflows).ToHashSet(),
@@ -314,6 +336,9 @@ public sealed partial class Ledger(
     private static Outcome WithProof(Outcome outcome, SealedHead? head, GrownTree? tree) => outcome is not Written written
         ? outcome
         : written with { Head = head, Tree = written.Replayed ? null : tree };
+
+    private static bool Refuses(Outcome outcome) =>
+        outcome is Refused || outcome is LeasesDecided { Answers: var answers } && answers.Any(a => a.Refusal is not null);
 
     private static async Task DisposeAsync(LedgerTransaction? transaction)
     {

@@ -37,21 +37,18 @@ public partial interface ILedgerStore : IAsyncDisposable
     Task MigrateAsync(CancellationToken cancellationToken);
 
     /// <summary>
-    /// Locks the log, then reads its head, the clock, and what the batch touches. Waits for other writers; fails with
-    /// <see cref="StoreFailure.Unavailable"/> when the lock is not to be had in time.
+    /// Locks the log, then reads its head, the clock, and what the batch touches; or takes all of that from memory, where it may and can.
+    /// Waits for other writers; fails with <see cref="StoreFailure.Unavailable"/> when the lock is not to be had in time.
     /// </summary>
     /// <param name="keys">
     /// Tells what the batch touches. It is asked once the lock is there, or before where that saves a round trip; only once.
     /// </param>
-    /// <param name="isContended">
-    /// Whether other servers write too: then the lock is waited for before <paramref name="keys"/> is asked, so that the batch can grow
-    /// meanwhile.
-    /// </param>
+    /// <param name="look">How what the batch touches is looked at.</param>
     /// <param name="seenSize">
     /// How far the writer has seen the log: of what came after it the hashes are wanted, up to <see cref="HashesMax"/>.
     /// </param>
     /// <param name="cancellationToken">Gives up waiting for the lock.</param>
-    Task<LedgerTransaction> BeginAsync(Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken);
+    Task<LedgerTransaction> BeginAsync(Func<BatchKeys> keys, Look look, long seenSize, CancellationToken cancellationToken);
 
     /// <summary>
     /// Makes sure of a commit whose outcome is unknown: on a new connection locks the log, so that the commit is over,
@@ -215,18 +212,28 @@ public partial interface ILedgerStore : IAsyncDisposable
 }
 
 /// <summary>
-/// One batch's transaction, holding the lock of the log. Disposing it without a commit rolls back. Used by one task.
+/// One batch's transaction, holding the lock of the log unless its state is remembered. Disposing it without a commit rolls back. Used by one task.
 /// </summary>
-public abstract class LedgerTransaction(BatchState state) : IAsyncDisposable
+public abstract class LedgerTransaction(BatchState state, bool isRemembered = false) : IAsyncDisposable
 {
-    /// <summary>What was read under the lock.</summary>
+    /// <summary>What was read under the lock, or is remembered.</summary>
     public BatchState State { get; } = state;
+
+    /// <summary>
+    /// Whether nothing was locked nor read: the state is what this store remembers, and which requests are known was not looked
+    /// up. It must not be told to anybody, be it by a refusal, before the commit has made sure of it.
+    /// </summary>
+    public bool IsRemembered { get; } = isRemembered;
+
+    /// <summary>Whether the look found that somebody else had the log since this store's last transaction.</summary>
+    public bool OthersCame { get; init; }
 
     /// <summary>
     /// Stores all that a sealed batch decided, and returns when it is durable. It cannot be cancelled: a commit that is cut
     /// short may have happened. Fails with <see cref="StoreFailure.Rejected"/> when the database refuses a value,
     /// <see cref="StoreFailure.Full"/> or <see cref="StoreFailure.Unavailable"/> when nothing was stored, and
-    /// <see cref="StoreFailure.OutcomeUnknown"/> when that cannot be told.
+    /// <see cref="StoreFailure.OutcomeUnknown"/> when that cannot be told; <see cref="StoreFailure.Outdated"/>, and nothing was stored,
+    /// when the remembered state is not, or may not be, what is there.
     /// </summary>
     public abstract Task CommitAsync(LedgerBatch batch);
 
@@ -316,9 +323,29 @@ public sealed record Resumable(Workflow Workflow, IReadOnlyList<StoredRecord> Re
 /// <summary>The number of workflows that share a type, a state and a status.</summary>
 public sealed record WorkflowCount(string WorkflowType, string State, WorkflowStatus Status, long Count);
 
+/// <summary>How a writer looks at what its batch touches.</summary>
+public enum Look
+{
+    /// <summary>It is read under the lock, in the round trip that takes it.</summary>
+    AtOnce,
+
+    /// <summary>
+    /// Other servers write too: the lock is waited for before it is asked what the batch touches, so that the batch can grow meanwhile.
+    /// </summary>
+    OnceLocked,
+
+    /// <summary>
+    /// Not at all where the store remembers it from the batches before: <see cref="LedgerTransaction.IsRemembered"/> tells. Else at once.
+    /// </summary>
+    Remembered,
+}
+
 /// <summary>How a store failed.</summary>
 public enum StoreFailure
 {
+    /// <summary>What was remembered is not what is there: begin again, with a look. Nothing was stored.</summary>
+    Outdated,
+
     /// <summary>It cannot be reached, or not in time. Nothing was stored.</summary>
     Unavailable,
 
@@ -362,5 +389,5 @@ public static class LedgerStoreExtensions
     /// <summary>Begins where it is known from the start what is touched.</summary>
     public static Task<LedgerTransaction> BeginAsync(this ILedgerStore store, IReadOnlyCollection<WorkflowKey> workflows,
         IReadOnlyCollection<Bytes16> requestKeys, long seenSize, CancellationToken cancellationToken) =>
-        store.BeginAsync(() => new BatchKeys(workflows, requestKeys), isContended: false, seenSize, cancellationToken);
+        store.BeginAsync(() => new BatchKeys(workflows, requestKeys), Look.AtOnce, seenSize, cancellationToken);
 }

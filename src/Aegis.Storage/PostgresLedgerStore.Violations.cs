@@ -29,7 +29,7 @@ public sealed partial class PostgresLedgerStore
         NpgsqlConnection connection, IReadOnlyList<FoundViolation> violations, CancellationToken cancellationToken)
     {
         await connection.ExecuteAsync(new CommandDefinition(
-            "BEGIN; SELECT id FROM log_lock WHERE id = 1 FOR UPDATE", cancellationToken: cancellationToken));
+            "BEGIN; SELECT id FROM log_lock WHERE id = 1 FOR UPDATE; SELECT nextval('log_turn')", cancellationToken: cancellationToken));
         // Read only once the lock is held: a repair that was waited for has to be seen.
         var rows = await connection.QueryAsync<RecordRow>(new CommandDefinition(
             """

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Aegis.Core;
 using Dapper;
 using Npgsql;
@@ -5,33 +6,56 @@ using NpgsqlTypes;
 
 namespace Aegis.Storage;
 
-// Writing: the lock and all reads in one round trip, all writes and the commit in the other. Npgsql sends the statements
-// of one batch together and reads their results together.
+// Writing: the lock and all reads in one round trip, all writes and the commit in the other; where everything is remembered, the lock,
+// the writes and the commit in one. Npgsql sends the statements of one batch together and reads their results together.
 public sealed partial class PostgresLedgerStore
 {
     /// <summary>How long a commit may stand still before its connection is given up and the outcome is unknown.</summary>
     private static readonly TimeSpan CommitPatience = TimeSpan.FromSeconds(10);
 
+    // Of the writer that is between two batches; whoever takes it has it alone.
+    private WriterMemory? _memory;
+
     public async Task<LedgerTransaction> BeginAsync(
-        Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken)
+        Func<BatchKeys> keys, Look look, long seenSize, CancellationToken cancellationToken)
     {
-        NpgsqlConnection? connection = null;
+        var memory = Interlocked.Exchange(ref _memory, null);
+        var connection = memory?.Connection;
         try
         {
-            connection = await _writer.OpenAsync(cancellationToken);
-            return new Transaction(connection, await UnlessBrokenAsync(connection, async () =>
+            var touched = look == Look.Remembered ? keys() : null;
+            if (touched is not null && memory?.StateOf(touched, seenSize) is { } remembered)
+                return new Transaction(this, memory, remembered, memory.AssumptionOf(remembered));
+            connection ??= await _writer.OpenAsync(cancellationToken);
+            var (state, turn) = await UnlessBrokenAsync(connection, async () =>
             {
                 // Alone it is there at once, and a round trip of its own would be all that it costs.
-                if (isContended)
+                if (look == Look.OnceLocked)
                     await LockAsync(connection);
-                return await ReadStateAsync(connection, keys(), seenSize, isContended);
-            }));
+                return await ReadStateAsync(connection, touched ?? keys(), seenSize, isLocked: look == Look.OnceLocked);
+            });
+            memory ??= new WriterMemory(connection);
+            return new Transaction(this, memory, state, assumed: null) { OthersCame = memory.Read(state, turn) };
         }
         catch (Exception e)
         {
             await GiveUpAsync(connection, e);
             throw;
         }
+    }
+
+    /// <summary>Keeps what a writer knows for its next batch, and with it the connection.</summary>
+    private async ValueTask KeepAsync(WriterMemory memory)
+    {
+        if (Interlocked.Exchange(ref _memory, memory) is { } other)
+            await other.DisposeAsync();
+    }
+
+    /// <summary>The next batch looks, on a connection that is opened then.</summary>
+    private async ValueTask ForgetAsync()
+    {
+        if (Interlocked.Exchange(ref _memory, null) is { } memory)
+            await memory.DisposeAsync();
     }
 
     /// <summary>Ends what was begun under the lock of the log, or could not get it. A failure of the database's is told as the store's.</summary>
@@ -72,7 +96,8 @@ public sealed partial class PostgresLedgerStore
     }
 
     /// <summary>
-    /// The lock is free only once the commit in question is over. The message is a write of its own: its commit waits for the
+    /// The lock is free only once the commit in question is over, or has yet to come: then the turn that is taken here ends it, since
+    /// it was sent by what was remembered. The message is a write of its own: its commit waits for the
     /// replicas again, and so covers what was found.
     /// </summary>
     private static async Task<byte[]?> FindAndCommitAsync(NpgsqlConnection connection, long logIndex)
@@ -81,12 +106,14 @@ public sealed partial class PostgresLedgerStore
             """
             BEGIN;
             SELECT id FROM log_lock WHERE id = 1 FOR UPDATE;
+            SELECT nextval('log_turn');
             SELECT hash FROM record WHERE log_index = @logIndex;
             SELECT pg_logical_emit_message(true, 'aegis', 'confirm')::text;
             COMMIT
             """,
             new { logIndex });
         await results.ReadAsync<short>();
+        await results.ReadAsync<long>();
         var found = await results.ReadSingleOrDefaultAsync<byte[]>();
         await results.ReadAsync<string>();
         return found;
@@ -122,27 +149,22 @@ public sealed partial class PostgresLedgerStore
     private static async Task LockAsync(NpgsqlConnection connection)
     {
         await using var statements = new NpgsqlBatch(connection);
-        AddLock(statements);
+        PostgresWrites.AddLock(statements);
         await statements.ExecuteNonQueryAsync();
     }
 
-    private static void AddLock(NpgsqlBatch statements)
-    {
-        statements.Add("BEGIN");
-        statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE");
-    }
-
-    private static async Task<BatchState> ReadStateAsync(
+    private static async Task<(BatchState State, long Turn)> ReadStateAsync(
         NpgsqlConnection connection, BatchKeys keys, long seenSize, bool isLocked)
     {
         var (workflows, requestKeys) = keys;
         await using var statements = new NpgsqlBatch(connection);
         if (!isLocked)
-            AddLock(statements);
+            PostgresWrites.AddLock(statements);
         statements.Add(
             """
             SELECT
                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
+                (SELECT last_value FROM log_turn) AS turn,
                 ARRAY(SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2) AS hashes,
                 head.*
             FROM (SELECT) AS one
@@ -185,8 +207,9 @@ public sealed partial class PostgresLedgerStore
             await reader.NextResultAsync();
         await reader.ReadAsync();
         var now = reader.GetInt64(0);
-        IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(1)).Select(HashBytes.One)];
-        var head = await reader.IsDBNullAsync(2) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
+        var turn = reader.GetInt64(1);
+        IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(2)).Select(HashBytes.One)];
+        var head = await reader.IsDBNullAsync(3) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
         await reader.NextResultAsync();
         var found = await reader.RowsAsync(r => (
             Workflow: r.IsDBNull(0) ? null : WorkflowRow.Read(r),
@@ -197,7 +220,7 @@ public sealed partial class PostgresLedgerStore
                         r.GetInt64(WorkflowRow.Columns + 3), r.GetInt64(WorkflowRow.Columns + 4)),
                     r.GetBoolean(WorkflowRow.Columns + 2))));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
-        return new BatchState
+        var state = new BatchState
         {
             LogSize = head?.Size ?? 0,
             LogId = head?.LogId ?? "",
@@ -210,6 +233,7 @@ public sealed partial class PostgresLedgerStore
             Quarantines = [.. found.Select(f => f.Quarantine).OfType<Quarantine>()],
             KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };
+        return (state, turn);
     }
 
     /// <summary>Classifies, and leaves a server that has become read-only: connections from now on look for another.</summary>
@@ -225,44 +249,58 @@ public sealed partial class PostgresLedgerStore
     {
         if (connection is null)
             return;
+        await TryRollBackAsync(connection);
+        await connection.DisposeAsync();
+    }
+
+    /// <returns>Whether the connection is as good as new. One that is broken the server rolls back by itself.</returns>
+    private static async Task<bool> TryRollBackAsync(NpgsqlConnection connection)
+    {
         try
         {
-            if (connection.State == System.Data.ConnectionState.Open)
-                await connection.ExecuteAsync("ROLLBACK");
+            if (connection.State != System.Data.ConnectionState.Open)
+                return false;
+            await connection.ExecuteAsync("ROLLBACK");
+            return true;
         }
         catch (Exception e) when (e is NpgsqlException or TimeoutException or InvalidOperationException)
         {
-            // The connection is broken: the server rolls back by itself.
+            return false;
         }
-        await connection.DisposeAsync();
     }
 
     /// <summary>A warning on a commit may mean that the wait for the replicas was cut short.</summary>
     private static bool IsWarning(PostgresNotice notice) =>
         notice is { InvariantSeverity: "WARNING", SqlState: PostgresErrorCodes.Warning };
 
-    private sealed class Transaction(NpgsqlConnection connection, BatchState state) : LedgerTransaction(state)
+    /// <param name="store">Where the memory goes back to.</param>
+    /// <param name="memory">What is known, of which the connection is.</param>
+    /// <param name="state">What the batch is decided by.</param>
+    /// <param name="assumed">What has to be so still, where the log was not locked yet.</param>
+    private sealed class Transaction(PostgresLedgerStore store, WriterMemory memory, BatchState state, Assumption? assumed)
+        : LedgerTransaction(state, isRemembered: assumed is not null)
     {
-        private NpgsqlConnection? _connection = connection;
+        private NpgsqlConnection? _connection = memory.Connection;
+        private bool _isBegun = assumed is null;
+        private bool _isInDoubt;
 
         public override async Task CommitAsync(LedgerBatch batch)
         {
             var connection = _connection ?? throw new InvalidOperationException("The transaction is over.");
             if (!batch.IsSealed)
                 throw new ArgumentException("The batch is not sealed.", nameof(batch));
+            var since = Stopwatch.GetTimestamp();
+            (_isBegun, _isInDoubt) = (true, true);
             var warned = false;
             void OnNotice(object _, NpgsqlNoticeEventArgs e) => warned |= IsWarning(e.Notice);
             connection.Notice += OnNotice;
             try
             {
-                var commit = UnlessBrokenAsync(connection, async () =>
-                {
-                    await PostgresWrites.StoreAndCommitAsync(connection, batch);
-                    return true;
-                });
+                var commit = UnlessBrokenAsync(connection, () => PostgresWrites.StoreAndCommitAsync(connection, batch, assumed));
+                Turn turn;
                 try
                 {
-                    await commit.WaitAsync(CommitPatience);
+                    turn = await commit.WaitAsync(CommitPatience);
                 }
                 catch (TimeoutException) when (!commit.IsCompleted)
                 {
@@ -274,26 +312,39 @@ public sealed partial class PostgresLedgerStore
                 }
                 if (warned)
                     throw new StoreException(StoreFailure.OutcomeUnknown, "PostgreSQL warned on the commit.");
+                memory.Stored(batch, turn, Stopwatch.GetElapsedTime(since));
                 _connection = null;
-                connection.Notice -= OnNotice;
-                await connection.DisposeAsync();
+                await store.KeepAsync(memory);
             }
             catch (PostgresException e) when (e.InvariantSeverity == "ERROR")
             {
                 // An error, be it of a statement or of the commit, means that the transaction did not happen.
-                throw Classify(e);
+                if (!IsRemembered)
+                    throw Classify(e);
+                // Another has the log, or had it, or knows a request; whatever else it is shows again after a look.
+                _isInDoubt = false;
+                throw new StoreException(StoreFailure.Outdated, $"Not as remembered: {e.MessageText}", e);
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)
             {
                 // The connection was lost, or the server was ended: before the commit or after it.
                 throw new StoreException(StoreFailure.OutcomeUnknown, "The connection was lost in the commit.", e);
             }
+            finally
+            {
+                connection.Notice -= OnNotice;
+            }
         }
 
         public override async ValueTask DisposeAsync()
         {
-            await DiscardAsync(_connection);
+            if (_connection is not { } connection)
+                return;
             _connection = null;
+            if ((!_isBegun || await TryRollBackAsync(connection)) && !_isInDoubt)
+                await store.KeepAsync(memory);
+            else
+                await connection.DisposeAsync();
         }
     }
 }

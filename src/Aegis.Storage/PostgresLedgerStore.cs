@@ -7,8 +7,9 @@ using Npgsql;
 namespace Aegis.Storage;
 
 /// <summary>
-/// The ledger in PostgreSQL. Writers of all servers take turns on the row of log_lock; a batch costs two round trips.
-/// READ COMMITTED, so that each statement after the lock sees what the writer before has committed.
+/// The ledger in PostgreSQL. Writers of all servers take turns on the row of log_lock; a batch costs one
+/// round trip where the server remembers all that it touches (<see cref="WriterMemory"/>), and otherwise two. READ COMMITTED, so that
+/// each statement after the lock sees what the writer before has committed.
 /// </summary>
 public sealed partial class PostgresLedgerStore : ILedgerStore
 {
@@ -161,6 +162,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
         if (!probe.IsWritable)
         {
             // Leave the old primary: connections opened from now on look for the new one.
+            await ForgetAsync();
             _writer.Leave();
             _reader.Leave();
             _lookup.Leave();
@@ -173,6 +175,7 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     {
         if (_isView)
             return;
+        await ForgetAsync();
         await _writer.DisposeAsync();
         await _reader.DisposeAsync();
         await _lookup.DisposeAsync();
@@ -180,7 +183,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
     }
 
     /// <summary>
-    /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Durability is raised, never lowered.
+    /// A frozen server must not hold the log, nor a dead one's socket: hence the timeouts. Durability is raised, never lowered. Each
+    /// transaction moves log_turn itself.
     /// </summary>
     private const string WriterSession =
         """
@@ -193,7 +197,8 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             set_config('tcp_keepalives_interval', '1', false),
             set_config('tcp_keepalives_count', '5', false),
             set_config('lock_timeout', '8s', false),
-            set_config('statement_timeout', '0', false)
+            set_config('statement_timeout', '0', false),
+            set_config('aegis.takes_turns', 'on', false)
         """;
 
     /// <summary>

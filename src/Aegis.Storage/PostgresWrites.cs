@@ -11,11 +11,27 @@ namespace Aegis.Storage;
 /// </summary>
 internal static class PostgresWrites
 {
-    public static async Task StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch)
+    /// <param name="connection">Holds the lock of the log, unless something is assumed.</param>
+    /// <param name="batch">All of it, sealed.</param>
+    /// <param name="assumed">What the batch was decided by where the log was not locked yet: it is locked first.</param>
+    /// <returns>What the commit left.</returns>
+    public static async Task<Turn> StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch, Assumption? assumed)
     {
         await using var statements = new NpgsqlBatch(connection) { Timeout = 0 };
-        if (batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
-            || batch.ViolationChanges.Count > 0)
+        var takesSteps = batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
+            || batch.ViolationChanges.Count > 0;
+        if (assumed is { } assumption)
+        {
+            // Who has to wait has others before, and looks again.
+            AddLock(statements, " NOWAIT");
+            AddCheck(statements, assumption);
+            if (takesSteps)
+            {
+                await ExecuteAsync(statements);
+                statements.BatchCommands.Clear();
+            }
+        }
+        if (takesSteps)
         {
             await StoreInStepsAsync(connection, batch);
         }
@@ -26,9 +42,42 @@ internal static class PostgresWrites
         }
         if (batch.Records.Count > 0)
             AddHead(statements, batch);
+        statements.Add("SELECT nextval('log_turn'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
         statements.Add("COMMIT");
-        await statements.ExecuteNonQueryAsync();
+        await using var reader = await statements.ExecuteReaderAsync();
+        Turn turn = default;
+        do
+        {
+            // The lock and the check give one column each.
+            if (reader.FieldCount == 2 && await reader.ReadAsync())
+                turn = new Turn(reader.GetInt64(0), reader.GetInt64(1));
+        }
+        while (await reader.NextResultAsync());
+        return turn;
     }
+
+    /// <summary>READ COMMITTED: each statement after it sees what the holder before has committed.</summary>
+    public static void AddLock(NpgsqlBatch statements, string wait = "")
+    {
+        statements.Add("BEGIN");
+        statements.Add($"SELECT id FROM log_lock WHERE id = 1 FOR UPDATE{wait}");
+    }
+
+    /// <summary>
+    /// Under the lock: nobody has written since, the newest head is the one that is gone on from, and what was taken for the database's
+    /// clock is it, at most a second ago. Else the transaction ends here.
+    /// </summary>
+    private static void AddCheck(NpgsqlBatch statements, Assumption assumed) => statements.Add(
+        """
+        SELECT go_on_if(
+            last_value = $1
+            AND (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2 BETWEEN -1000 AND 1000000
+            AND (SELECT signed_note FROM log_head ORDER BY size DESC LIMIT 1) = $3)
+        FROM log_turn
+        """,
+        new NpgsqlParameter<long> { TypedValue = assumed.Turn },
+        new NpgsqlParameter<long> { TypedValue = assumed.Now },
+        new NpgsqlParameter<string> { TypedValue = assumed.SignedNote });
 
     /// <summary>What a repair writes: no new record, and so no head.</summary>
     public static async Task StoreAsync(NpgsqlConnection connection, IReadOnlyList<StoredRecord> records,

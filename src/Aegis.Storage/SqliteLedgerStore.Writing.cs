@@ -8,7 +8,7 @@ namespace Aegis.Storage;
 public sealed partial class SqliteLedgerStore
 {
     public async Task<LedgerTransaction> BeginAsync(
-        Func<BatchKeys> keys, bool isContended, long seenSize, CancellationToken cancellationToken)
+        Func<BatchKeys> keys, Look look, long seenSize, CancellationToken cancellationToken)
     {
         await _writing.WaitAsync(cancellationToken);
         try

@@ -157,7 +157,7 @@ public abstract partial class LedgerStoreContract
         {
             Volatile.Write(ref isAsked, true);
             return new BatchKeys([Ask.Key("w")], []);
-        }, isContended: true, 0, default));
+        }, Look.OnceLocked, 0, default));
         await Task.Delay(300);
         var wasAsked = Volatile.Read(ref isAsked);
         var batch = new LedgerBatch(first.State);

@@ -114,7 +114,7 @@ export interface Record {
   occurredAt:
     | Timestamp
     | undefined;
-  /** When it was recorded, by the database's clock; never falls along a chain. */
+  /** When it was recorded, by the database's clock, up to a second behind it; never falls along a chain. */
   recordedAt:
     | Timestamp
     | undefined;
