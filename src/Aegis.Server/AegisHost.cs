@@ -95,6 +95,8 @@ public static class AegisHost
         catch (Exception e) when (e is IOException or InvalidOperationException or ArgumentException or FormatException
             or CryptographicException)
         {
+            // What has begun already ends before its store is closed.
+            await app.StopAsync();
             // What Kestrel throws for an address in use or not of this machine, an unknown scheme, a certificate that is
             // missing or cannot be read. Hints follow in further lines; the first says what is wrong.
             throw new ConfigurationException($"Cannot listen: {e.Message.Split('\n')[0].TrimEnd()}");

@@ -13,6 +13,9 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
     private readonly CancellationTokenSource _closing = new();
     private readonly CancellationTokenSource _cutting = new();
 
+    // One that could not listen was called by nobody.
+    private bool _isServing;
+
     /// <summary>Cancelled when the window is over: streams end, and new calls are refused.</summary>
     public CancellationToken Closing => _closing.Token;
 
@@ -26,7 +29,7 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
     public async Task StoppingAsync(CancellationToken cancellationToken)
     {
         monitor.Drain();
-        if (options.Drain > TimeSpan.Zero)
+        if (_isServing && options.Drain > TimeSpan.Zero)
         {
             logger.LogInformation("Draining for {Seconds} s", options.Drain.TotalSeconds);
             try
@@ -46,7 +49,11 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
 
     public Task StartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
-    public Task StartedAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    public Task StartedAsync(CancellationToken cancellationToken)
+    {
+        _isServing = true;
+        return Task.CompletedTask;
+    }
 
     public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 

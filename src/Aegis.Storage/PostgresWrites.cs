@@ -23,7 +23,7 @@ internal static class PostgresWrites
         if (assumed is { } assumption)
         {
             // Who has to wait has others before, and looks again.
-            AddLock(statements, " NOWAIT");
+            AddLock(statements, isWaitedFor: false);
             AddCheck(statements, assumption);
             if (takesSteps)
             {
@@ -57,10 +57,12 @@ internal static class PostgresWrites
     }
 
     /// <summary>READ COMMITTED: each statement after it sees what the holder before has committed.</summary>
-    public static void AddLock(NpgsqlBatch statements, string wait = "")
+    public static void AddLock(NpgsqlBatch statements, bool isWaitedFor = true)
     {
         statements.Add("BEGIN");
-        statements.Add($"SELECT id FROM log_lock WHERE id = 1 FOR UPDATE{wait}");
+        statements.Add(isWaitedFor
+            ? "SELECT id FROM log_lock WHERE id = 1 FOR UPDATE"
+            : "SELECT id FROM log_lock WHERE id = 1 FOR UPDATE NOWAIT");
     }
 
     /// <summary>
