@@ -17,6 +17,8 @@ internal sealed class PostgresPool : IAsyncDisposable
 
     private const int None = -1;
 
+    private static readonly TimeSpan AskAgainInterval = TimeSpan.FromMilliseconds(250);
+
     private readonly NpgsqlDataSource[] _hosts;
 
     // Of several hosts: what the one has to be.
@@ -103,35 +105,52 @@ internal sealed class PostgresPool : IAsyncDisposable
     /// <summary>What the driver knows of a host, it keeps for a second: a standby may have become the primary meanwhile.</summary>
     private static void Forget(NpgsqlDataSource host) => (host as NpgsqlMultiHostDataSource)?.ClearDatabaseStates();
 
-    /// <summary>Asks hosts at once; the first that takes writes is remembered.</summary>
+    /// <summary>
+    /// Asks hosts at once; the first that takes writes is remembered. While one has not answered yet the others are asked again and again:
+    /// one of them may become the primary meanwhile.
+    /// </summary>
     private async Task<NpgsqlConnection> FindAsync(Func<int, bool> isAsked, CancellationToken cancellationToken)
     {
         using var found = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var asked = Enumerable.Range(0, _hosts.Length).Where(isAsked)
-            .ToDictionary(host => OpenAsync(host, found.Token));
+        var silent = Enumerable.Range(0, _hosts.Length).Where(isAsked).ToHashSet();
+        var asked = silent.ToDictionary(host => OpenAsync(host, found.Token));
         List<Exception> failures = [];
-        while (asked.Count > 0)
+        try
         {
-            var ended = await Task.WhenAny(asked.Keys);
-            asked.Remove(ended, out var host);
-            try
+            while (silent.Count > 0)
             {
-                var connection = await ended;
-                _primary = host;
-                await found.CancelAsync();
-                foreach (var late in asked.Keys)
-                    _ = CloseAsync(late);
-                return connection;
+                var ended = await Task.WhenAny(asked.Keys);
+                asked.Remove(ended, out var host);
+                try
+                {
+                    var connection = await ended;
+                    _primary = host;
+                    return connection;
+                }
+                catch (Exception e) when (e is NpgsqlException or TimeoutException or OperationCanceledException)
+                {
+                    Forget(_hosts[host]);
+                    silent.Remove(host);
+                    failures.Add(e);
+                    asked.Add(AskAgainAsync(host, found.Token), host);
+                }
             }
-            catch (Exception e) when (e is NpgsqlException or TimeoutException or OperationCanceledException)
-            {
-                Forget(_hosts[host]);
-                failures.Add(e);
-            }
+        }
+        finally
+        {
+            await found.CancelAsync();
+            foreach (var late in asked.Keys)
+                _ = CloseAsync(late);
         }
         cancellationToken.ThrowIfCancellationRequested();
         // One that answers knows more than one that does not.
         throw failures.Find(e => e is PostgresException) ?? failures[0];
+    }
+
+    private async Task<NpgsqlConnection> AskAgainAsync(int host, CancellationToken cancellationToken)
+    {
+        await Task.Delay(AskAgainInterval, cancellationToken);
+        return await OpenAsync(host, cancellationToken);
     }
 
     /// <summary>Of one that was asked and is no longer needed.</summary>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Aegis.Storage;
 using Npgsql;
 
 namespace Aegis.Tests;
@@ -80,6 +81,27 @@ public sealed class FailoverTests
 
         Assert.That(asked, Is.Positive, "it was not asked first");
         Assert.That(silent.Accepted, Is.EqualTo(asked));
+    }
+
+    [Test]
+    public async Task A_standby_that_becomes_the_primary_is_found_while_another_host_is_silent()
+    {
+        await using var standby = await PostgresCluster.StartPrivateAsync();
+        await standby.SetAsync("default_transaction_read_only", "on");
+        await using var silent = new CuttingProxy("127.0.0.1", standby.Port);
+        silent.HoldReplies();
+        await using var store = PostgresLedgerStore.Open(new NpgsqlConnectionStringBuilder(standby.ConnectionString)
+        {
+            Host = $"127.0.0.1:{silent.Port},127.0.0.1:{standby.Port}",
+            TargetSessionAttributes = "read-write",
+            Timeout = 20,
+        }.ToString());
+
+        var migrating = store.MigrateAsync(default);
+        await Task.Delay(500);
+        await standby.SetAsync("default_transaction_read_only", "off");
+
+        Assert.That(async () => await migrating.WaitAsync(TimeSpan.FromSeconds(15)), Throws.Nothing);
     }
 
     /// <summary>So many at once that connections are opened.</summary>
