@@ -82,9 +82,20 @@ internal sealed class SqliteSource(string path) : BackupSource
             Mode = SqliteOpenMode.ReadOnly,
             Pooling = false,
         }.ToString());
-        using var to = new SqliteConnection(new SqliteConnectionStringBuilder { DataSource = target, Pooling = false }.ToString());
+        // Who did not wait may have taken the draft away already: nothing of it, nor a journal, is made again.
+        using var to = new SqliteConnection(new SqliteConnectionStringBuilder
+        {
+            DataSource = target,
+            Mode = SqliteOpenMode.ReadWrite,
+            Pooling = false,
+        }.ToString());
         from.Open();
         to.Open();
+        using (var journal = to.CreateCommand())
+        {
+            journal.CommandText = "PRAGMA journal_mode = OFF";
+            journal.ExecuteNonQuery();
+        }
         from.BackupDatabase(to);
     }
 }
