@@ -8,7 +8,8 @@ namespace Aegis.Server;
 /// <summary>
 /// The single writer. Commands wait in one queue; the writer takes all that wait as one batch, decides them in order under
 /// the lock of the log, or by what it remembers and the lock then confirms, and stores them in one transaction: one flush serves many
-/// callers. Each caller is answered after the commit, with its own result. The writer is no thread of its own: whoever submits while it rests wakes it.
+/// callers. Each caller is answered after the commit, with its own result. The writer is no thread of its own: whoever submits while it
+/// rests wakes it.
 /// </summary>
 public sealed partial class Ledger(
     ILedgerStore store, LogTail tail, LogSigner signer, SignerMemory memory, ServerOptions options, Metrics metrics,
@@ -213,10 +214,7 @@ public sealed partial class Ledger(
         try
         {
             var sight = memory.Look();
-            // Leases are taken and kept by what is read, and by the clock of that moment.
-            transaction = await BeginAsync(commands, mayGrow, sight.Size,
-                mayBeRemembered && !_othersWrite && !_refuses && memory.RolledBack is null
-                && commands.TrueForAll(c => c.Command is TransitionCommand or CheckpointCommand));
+            transaction = await BeginAsync(commands, mayGrow, sight.Size, mayBeRemembered);
             // What is gone on from without a look is the newest head that this server knows, which needs no judgement.
             if (transaction.IsRemembered && transaction.State.SignedNote != memory.Newest?.SignedNote)
                 throw new StoreException(StoreFailure.Outdated, "Another head is remembered.");
@@ -269,8 +267,15 @@ public sealed partial class Ledger(
     /// <summary>A broken connection in the pool tells of a restart that is over: the second try opens a new one.</summary>
     private async Task<LedgerTransaction> BeginAsync(List<Pending> commands, bool mayGrow, long seenSize, bool mayBeRemembered)
     {
-        // While another server has the log all callers of this one come together, and each turn serves them all.
-        var look = _othersWrite && _callers > 1 ? Look.OnceLocked : mayBeRemembered ? Look.Remembered : Look.AtOnce;
+        var look = (_othersWrite, _callers) switch
+        {
+            // While another server has the log all callers of this one come together, and each turn serves them all.
+            (true, > 1) => Look.OnceLocked,
+            // Leases are taken and kept by what is read, and by the clock of that moment.
+            (false, _) when mayBeRemembered && !_refuses && memory.RolledBack is null
+                && commands.TrueForAll(c => c.Command is TransitionCommand or CheckpointCommand) => Look.Remembered,
+            _ => Look.AtOnce,
+        };
         try
         {
             return await TryAsync();

@@ -212,7 +212,8 @@ public partial interface ILedgerStore : IAsyncDisposable
 }
 
 /// <summary>
-/// One batch's transaction, holding the lock of the log unless its state is remembered. Disposing it without a commit rolls back. Used by one task.
+/// One batch's transaction, holding the lock of the log unless its state is remembered. Disposing it without a commit rolls back.
+/// Used by one task.
 /// </summary>
 public abstract class LedgerTransaction(BatchState state, bool isRemembered = false) : IAsyncDisposable
 {

@@ -79,26 +79,22 @@ public sealed partial class PostgresLedgerStore
             connection.Notice += (_, e) => warned |= IsWarning(e.Notice);
             var found = await UnlessBrokenAsync(connection, () => FindAndCommitAsync(connection, logIndex));
             // Only now: the warning comes with the commit's own answer.
-            return warned
-                ? throw new StoreException(StoreFailure.Unavailable, "PostgreSQL warned on the commit that was to confirm.")
-                : found is not null && new Hash(found) == hash;
+            if (warned)
+                throw new StoreException(StoreFailure.Unavailable, "PostgreSQL warned on the commit that was to confirm.");
+            await connection.DisposeAsync();
+            return found is not null && new Hash(found) == hash;
         }
-        catch (Exception e) when (e is NpgsqlException or TimeoutException)
+        catch (Exception e)
         {
-            if (e is PostgresException { SqlState: PostgresErrorCodes.LockNotAvailable })
-                await EndSilentHolderAsync();
-            throw Failed(e);
-        }
-        finally
-        {
-            await DiscardAsync(connection);
+            await GiveUpAsync(connection, e);
+            throw;
         }
     }
 
     /// <summary>
     /// The lock is free only once the commit in question is over, or has yet to come: then the turn that is taken here ends it, since
-    /// it was sent by what was remembered. The message is a write of its own: its commit waits for the
-    /// replicas again, and so covers what was found.
+    /// it was sent by what was remembered. The message is a write of its own: its commit waits for the replicas again, and so covers
+    /// what was found.
     /// </summary>
     private static async Task<byte[]?> FindAndCommitAsync(NpgsqlConnection connection, long logIndex)
     {

@@ -23,7 +23,7 @@ internal sealed class PostgresPool : IAsyncDisposable
 
     // Of several hosts: what the one has to be.
     private readonly TargetSessionAttributes _wanted;
-    private volatile int _primary;
+    private volatile int _primary = None;
 
     /// <param name="settings">Where the database is, at one host or several.</param>
     /// <param name="connectionsMax">How many connections are kept to a host.</param>
@@ -35,15 +35,14 @@ internal sealed class PostgresPool : IAsyncDisposable
         var hosts = settings.Host!.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
         _hosts = Array.ConvertAll(hosts, host => Source(settings, host, hosts.Length > 1, connectionsMax, seconds, session));
         _wanted = settings.TargetSessionAttributes == ReadWrite ? TargetSessionAttributes.ReadWrite : TargetSessionAttributes.Primary;
-        _primary = hosts.Length > 1 ? None : 0;
     }
 
     /// <exception cref="NpgsqlException">It cannot be reached, of several hosts none that takes writes.</exception>
     public async Task<NpgsqlConnection> OpenAsync(CancellationToken cancellationToken)
     {
-        var primary = _primary;
         if (_hosts.Length == 1)
             return await _hosts[0].OpenConnectionAsync(cancellationToken);
+        var primary = _primary;
         if (primary == None)
             return await FindAsync(_ => true, cancellationToken);
         try
@@ -65,8 +64,7 @@ internal sealed class PostgresPool : IAsyncDisposable
     {
         Clear();
         Array.ForEach(_hosts, Forget);
-        if (_hosts.Length > 1)
-            _primary = None;
+        _primary = None;
     }
 
     public async ValueTask DisposeAsync()

@@ -37,7 +37,7 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     /// <summary>The state that a batch finds, or null where it has to be read.</summary>
     public BatchState? StateOf(BatchKeys keys, long seenSize)
     {
-        if (_head is not { Frontier: { } frontier } head || head.Size != seenSize || Stopwatch.GetElapsedTime(_since) > IdleMax)
+        if (_head is not { IsSealed: true } head || head.Size != seenSize || Stopwatch.GetElapsedTime(_since) > IdleMax)
             return null;
         var workflows = new List<Workflow>(keys.Workflows.Count);
         foreach (var key in keys.Workflows)
@@ -50,7 +50,7 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
         {
             LogId = head.LogId,
             LogSize = head.Size,
-            Frontier = frontier,
+            Frontier = head.Frontier,
             SignedNote = head.SignedNote,
             LastRecordedAt = head.LastRecordedAt,
             Now = _clock + (long)Stopwatch.GetElapsedTime(_since).TotalMicroseconds,
@@ -71,12 +71,9 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
         if (othersCame)
             Forget();
         (_turn, _clock, _since) = (turn, state.Now, Stopwatch.GetTimestamp());
-        _head = state.SignedNote.Length > 0
-            ? new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt)
-            : null;
-        var quarantined = state.Quarantines.Select(q => q.Key).ToHashSet();
+        _head = new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
         foreach (var workflow in state.Workflows)
-            Remember(quarantined.Contains(workflow.Key) ? workflow with { Quarantined = true } : workflow);
+            Remember(workflow);
         return othersCame;
     }
 
