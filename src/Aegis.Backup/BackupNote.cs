@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Aegis.Evidence;
 
 namespace Aegis.Backup;
 
@@ -57,7 +58,7 @@ public sealed record BackupNote
             stream.Flush(flushToDisk: true);
         }
         System.IO.File.Move(draft, path, overwrite: true);
-        DurableName.Sync(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        FileName.Sync(Path.GetDirectoryName(Path.GetFullPath(path))!);
     }
 }
 

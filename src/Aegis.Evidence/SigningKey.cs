@@ -69,8 +69,8 @@ public sealed class SigningKey : IDisposable
             try
             {
                 WriteNew(draft, Generate());
-                // Fails where the name is taken; a crash here leaves a draft and no half key.
-                isNew = TryMove(draft, path);
+                // A crash before this leaves a draft and no half key; after it, a key that is not lost with the power.
+                isNew = FileName.TryTake(draft, path);
             }
             finally
             {
@@ -97,18 +97,5 @@ public sealed class SigningKey : IDisposable
         using var file = new FileStream(path, options);
         file.Write(Encoding.ASCII.GetBytes(text));
         file.Flush(flushToDisk: true);
-    }
-
-    private static bool TryMove(string draft, string path)
-    {
-        try
-        {
-            File.Move(draft, path, overwrite: false);
-            return true;
-        }
-        catch (IOException) when (File.Exists(path))
-        {
-            return false;
-        }
     }
 }
