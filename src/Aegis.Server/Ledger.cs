@@ -37,8 +37,9 @@ public sealed partial class Ledger(
     // Whether another server has had the log since this one's last batch.
     private bool _othersWrite;
 
-    // After a batch in which somebody was refused the next one looks: what a refusal says has to be read.
-    private bool _refuses;
+    // After a batch in which somebody was refused, or asked for what was done already, the next one looks: what is told then has to be
+    // read, and such callers do not come alone.
+    private bool _repeats;
 
     // What the only caller of the last batch is told.
     private (Pending Caller, Outcome Outcome)? _answer;
@@ -228,8 +229,9 @@ public sealed partial class Ledger(
             }
             batch = new LedgerBatch(transaction.State);
             outcomes = [.. commands.Select(c => batch.Decide(c.Command))];
-            _refuses = outcomes.Any(Refuses);
-            if (transaction.IsRemembered && (_refuses || batch.IsEmpty))
+            var refuses = outcomes.Any(Refuses);
+            _repeats = refuses || outcomes.Any(o => o is Written { Replayed: true });
+            if (transaction.IsRemembered && (refuses || batch.IsEmpty))
                 throw new StoreException(StoreFailure.Outdated, "Nobody is told what is only remembered.");
             batch.Seal(signer.Sign);
             if (!batch.IsEmpty)
@@ -271,9 +273,8 @@ public sealed partial class Ledger(
         {
             // While another server has the log all callers of this one come together, and each turn serves them all.
             (true, > 1) => Look.OnceLocked,
-            // Leases are taken and kept by what is read, and by the clock of that moment.
-            (false, _) when mayBeRemembered && !_refuses && memory.RolledBack is null
-                && commands.TrueForAll(c => c.Command is TransitionCommand or CheckpointCommand) => Look.Remembered,
+            (false, _) when mayBeRemembered && !_repeats && memory.RolledBack is null
+                && commands.TrueForAll(c => c.Command is not (ImportCommand or OpenLogCommand or LogActCommand)) => Look.Remembered,
             _ => Look.AtOnce,
         };
         try
@@ -293,7 +294,10 @@ public sealed partial class Ledger(
                 Take(commands);
             return new BatchKeys(
                 commands.SelectMany(c => c.Command.Workflows).ToHashSet(),
-                commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet());
+                commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet())
+            {
+                Started = commands.Select(c => (c.Command as StartCommand)?.Key).OfType<WorkflowKey>().ToHashSet(),
+            };
         }
     }
 

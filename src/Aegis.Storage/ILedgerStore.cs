@@ -382,7 +382,14 @@ public readonly record struct PendingWorkflow(WorkflowKey Key, long CreatedLogIn
 /// <summary>What a batch touches.</summary>
 /// <param name="Workflows">The workflows whose heads are wanted.</param>
 /// <param name="RequestKeys">The requests whose records are wanted.</param>
-public sealed record BatchKeys(IReadOnlyCollection<WorkflowKey> Workflows, IReadOnlyCollection<Bytes16> RequestKeys);
+public sealed record BatchKeys(IReadOnlyCollection<WorkflowKey> Workflows, IReadOnlyCollection<Bytes16> RequestKeys)
+{
+    /// <summary>
+    /// Those of the workflows that it starts. One of which nothing is remembered may be taken for new: if it is not, its first record
+    /// is met when the batch is stored.
+    /// </summary>
+    public IReadOnlySet<WorkflowKey> Started { get; init; } = new HashSet<WorkflowKey>();
+}
 
 /// <summary>Shorter ways to use a store.</summary>
 public static class LedgerStoreExtensions

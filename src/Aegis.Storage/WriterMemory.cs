@@ -27,6 +27,9 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     private Dictionary<WorkflowKey, Workflow> _workflows = [];
     private Dictionary<WorkflowKey, Workflow> _earlier = [];
     private int _metadata;
+
+    // A workflow that is gone behind the service's back is closed all the same, as long as that is open.
+    private bool _mayBeQuarantined = true;
     private StoredHead? _head;
     private long _turn;
     private long _clock;
@@ -42,9 +45,10 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
         var workflows = new List<Workflow>(keys.Workflows.Count);
         foreach (var key in keys.Workflows)
         {
-            if (Find(key) is not { } workflow)
+            if (Find(key) is { } workflow)
+                workflows.Add(workflow);
+            else if (_mayBeQuarantined || !keys.Started.Contains(key))
                 return null;
-            workflows.Add(workflow);
         }
         return new BatchState
         {
@@ -65,12 +69,13 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
 
     /// <summary>Takes in what was read under the lock; what was remembered is forgotten if another has had the log since.</summary>
     /// <returns>Whether another has.</returns>
-    public bool Read(BatchState state, long turn)
+    public bool Read(BatchState state, long turn, bool areViolationsOpen)
     {
         var othersCame = _turn > 0 && turn != _turn;
         if (othersCame)
             Forget();
         (_turn, _clock, _since) = (turn, state.Now, Stopwatch.GetTimestamp());
+        _mayBeQuarantined = areViolationsOpen;
         _head = new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
         foreach (var workflow in state.Workflows)
             Remember(workflow);
@@ -88,7 +93,10 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
             Forget();
         (_turn, _clock, _since) = (turn.Number, turn.Clock, Stopwatch.GetTimestamp());
         if (batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0)
+        {
             Forget();
+            _mayBeQuarantined = true;
+        }
         foreach (var workflow in batch.Touched)
             Remember(workflow);
         if (batch.Head is { } head)

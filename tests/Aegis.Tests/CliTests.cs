@@ -138,13 +138,13 @@ public sealed class CliTests(Database database)
     [Test]
     public async Task Exit_codes_tell_scripts_what_happened()
     {
-        await SucceedsAsync("", "start", "codes", "--type", "order", "--state", "NEW");
+        await SucceedsAsync("", "start", "codes", "-n", "codes", "--type", "order", "--state", "NEW");
 
         using (Assert.EnterMultipleScope())
         {
             Assert.That((await RunAsync(_server, "show", "nobody")).Code, Is.EqualTo(ExitCode.NotFound));
-            Assert.That((await RunAsync(_server, "start", "codes", "--type", "order", "--state", "NEW")).Code, Is.EqualTo(ExitCode.Conflict));
-            Assert.That((await RunAsync(_server, "transition", "codes", "--from", "X", "--to", "Y")).Code, Is.EqualTo(ExitCode.Conflict));
+            Assert.That((await RunAsync(_server, "start", "codes", "-n", "codes", "--type", "order", "--state", "NEW")).Code, Is.EqualTo(ExitCode.Conflict));
+            Assert.That((await RunAsync(_server, "transition", "codes", "-n", "codes", "--from", "X", "--to", "Y")).Code, Is.EqualTo(ExitCode.Conflict));
             Assert.That((await RunAsync(_server, "list", "--status", "SLEEPING")).Code, Is.EqualTo(ExitCode.Usage));
             Assert.That((await RunAsync(_server, "show")).Code, Is.EqualTo(ExitCode.Usage));
             Assert.That((await RunAsync(_server, "import", "/nowhere/at/all", "--allow-unproven")).Code, Is.EqualTo(ExitCode.Usage));
@@ -222,9 +222,9 @@ public sealed class CliTests(Database database)
     [Test]
     public async Task Control_characters_of_users_never_reach_a_terminal()
     {
-        await SucceedsAsync("", "start", "evil\u001b[31m", "--type", "[red]", "--state", "[/]\u0007");
+        await SucceedsAsync("", "start", "evil\u001b[31m", "-n", "control", "--type", "[red]", "--state", "[/]\u0007");
 
-        var list = await RunAsync(_server, "list");
+        var list = await RunAsync(_server, "list", "-n", "control");
 
         using (Assert.EnterMultipleScope())
         {

@@ -4,6 +4,8 @@ using Npgsql;
 
 namespace Aegis.Tests;
 
+using Pb = Aegis.V1;
+
 /// <summary>
 /// A server that wrote last goes on from what it remembers, in one round trip, and never from what is no longer so.
 /// </summary>
@@ -68,6 +70,77 @@ public sealed class WriterMemoryTests
 
         await using var known = await BeginAsync(_store, Look.Remembered, Move(1), Ask.Move("x", "NEW", "PAID"));
         Assert.That(known.IsRemembered, Is.True);
+    }
+
+    [Test]
+    public async Task A_workflow_that_is_started_need_not_be_looked_for()
+    {
+        await WriteAsync(_store, Look.Remembered, Ask.Start("x") with { Owner = "worker" });
+        await using (var transaction = await BeginAsync(_store, Look.Remembered, Ask.Start("y")))
+        {
+            Assert.That(transaction.IsRemembered, Is.True);
+            await CommitAsync(transaction, Ask.Start("y"));
+        }
+
+        await using var next = await BeginAsync(_store, Look.Remembered, Ask.Move("x", "NEW", "PAID"), Ask.Move("y", "NEW", "PAID"));
+        Assert.That(next.IsRemembered, Is.True);
+        Assert.That(next.State.Workflows, Is.EqualTo(new[]
+        {
+            await _other.FindWorkflowAsync(Ask.Key("x"), default), await _other.FindWorkflowAsync(Ask.Key("y"), default),
+        }));
+    }
+
+    [Test]
+    public async Task A_start_of_one_that_is_there_already_is_met_and_nothing_is_stored()
+    {
+        await using var fresh = PostgresLedgerStore.Open(_database);
+        await WriteAsync(fresh, Look.AtOnce, Ask.Start("x"));
+        var known = await _other.FindWorkflowAsync(Ask.Key("w"), default);
+        var size = (await _other.ReadHeadAsync(default))!.Size;
+        await using var transaction = await BeginAsync(fresh, Look.Remembered, Ask.Start("w"));
+        Assert.That(transaction.IsRemembered, Is.True);
+
+        var failure = await Assert.ThrowsAsync<StoreException>(() => CommitAsync(transaction, Ask.Start("w")));
+        await transaction.DisposeAsync();
+
+        Assert.That(failure!.Failure, Is.EqualTo(StoreFailure.Outdated));
+        Assert.That((await _other.ReadHeadAsync(default))!.Size, Is.EqualTo(size));
+        Assert.That(await _other.FindWorkflowAsync(Ask.Key("w"), default), Is.EqualTo(known));
+        var (outcome, _) = await WriteAsServerAsync(fresh, Ask.Start("w"));
+        Assert.That(((Refused)outcome).Refusal.Reason, Is.EqualTo(Reason.WorkflowAlreadyExists));
+    }
+
+    /// <summary>It may have been deleted behind the service's back, and is closed then.</summary>
+    [Test]
+    public async Task While_a_violation_is_open_a_workflow_that_is_started_is_looked_for()
+    {
+        await _store.AddViolationsAsync([Found("gone")], default);
+        await WriteAsync(_store, Look.AtOnce, Move(0));
+        await using (var transaction = await BeginAsync(_store, Look.Remembered, Ask.Start("gone")))
+            Assert.That((transaction.IsRemembered, transaction.State.Quarantines.Count), Is.EqualTo((false, 1)));
+
+        await using var other = await BeginAsync(_store, Look.Remembered, Move(1));
+        Assert.That(other.IsRemembered, Is.True);
+    }
+
+    [Test]
+    public async Task Leases_are_prolonged_given_up_and_taken_by_what_is_remembered()
+    {
+        var (first, _) = await WriteAsServerAsync(_store, Ask.Acquire("worker", "w"));
+        var epoch = Leased(first).Epoch;
+        var (kept, isKeptRemembered) = await WriteAsServerAsync(_store, Ask.Renew("worker", "w", epoch));
+        var (held, isHeldRemembered) = await WriteAsServerAsync(_store, Ask.Acquire("another", "w"));
+        var (released, isReleasedRemembered) = await WriteAsServerAsync(_store, Ask.Release("worker", "w", epoch));
+        var (taken, isTakenRemembered) = await WriteAsServerAsync(_store, Ask.Acquire("another", "w"));
+
+        Assert.That((isKeptRemembered, isHeldRemembered, isReleasedRemembered, isTakenRemembered), Is.EqualTo((true, false, true, true)));
+        Assert.That(((LeasesDecided)held).Answers[0].Refusal!.Reason, Is.EqualTo(Reason.LeaseHeld));
+        Assert.That(Leased(kept).ExpiresAt, Is.GreaterThanOrEqualTo(Leased(first).ExpiresAt));
+        Assert.That(Leased(released).IsVoid, Is.True);
+        Assert.That(Leased(taken).Epoch, Is.GreaterThan(epoch));
+        Assert.That((await _other.FindWorkflowAsync(Ask.Key("w"), default))!.Lease, Is.EqualTo(Leased(taken)));
+
+        static Lease Leased(Outcome outcome) => ((LeasesDecided)outcome).Answers[0].Workflow!.Lease!;
     }
 
     [TestCase("record")]
@@ -173,9 +246,13 @@ public sealed class WriterMemoryTests
             var store = random.Next(5) == 0 ? _other : _store;
             var id = ids[random.Next(ids.Length)];
             var (state, sequence, lease) = heads[id];
-            Command command = random.Next(4) == 0
-                ? Ask.Acquire($"worker {i}", id)
-                : Ask.Move(id, state, $"S{i}") with { LeaseEpoch = lease?.Epoch ?? 0 };
+            Command command = random.Next(8) switch
+            {
+                0 => Ask.Start(id),
+                1 or 2 => Ask.Acquire($"worker {i}", id),
+                3 when lease is not null => Ask.Renew(lease.Owner, id, lease.Epoch),
+                _ => Ask.Move(id, state, $"S{i}") with { LeaseEpoch = lease?.Epoch ?? 0 },
+            };
 
             var (outcome, wasRemembered) = await WriteAsServerAsync(store, command);
 
@@ -183,7 +260,9 @@ public sealed class WriterMemoryTests
             heads[id] = outcome switch
             {
                 Written written => (written.Workflow.State, written.Workflow.Sequence, lease),
-                LeasesDecided { Answers: [{ Workflow: { } taken }] } when lease is null => (state, sequence, taken.Lease),
+                Refused { Refusal.Reason: Reason.WorkflowAlreadyExists } when command is StartCommand => heads[id],
+                LeasesDecided { Answers: [{ Workflow: { } taken }] } when lease is null || command is KeepLeasesCommand =>
+                    (state, sequence, taken.Lease),
                 LeasesDecided { Answers: [{ Refusal.Reason: Reason.LeaseHeld }] } when lease is not null => (state, sequence, lease),
                 _ => throw new AssertionException($"{command} on {state}, {lease}: {outcome}"),
             };
@@ -197,6 +276,35 @@ public sealed class WriterMemoryTests
             var workflow = (await _other.FindWorkflowAsync(Ask.Key(id), default))!;
             Assert.That((workflow.State, workflow.Sequence, workflow.Lease), Is.EqualTo(heads[id]));
         }
+    }
+
+    [Test]
+    public async Task A_server_starts_workflows_keeps_their_leases_and_closes_them_in_one_round_trip_each()
+    {
+        await using var setup = await ProxiedServer.StartAsync();
+        await Given.WorkflowAsync(setup.Server);
+        var start = setup.Proxy.RoundTrips;
+        for (var i = 0; i < 50; i++)
+        {
+            var id = $"short-{i}";
+            var started = await setup.Server.Workflows.StartWorkflowAsync(Given.Start(id, owner: "worker"));
+            await setup.Server.Recovery.RenewLeasesAsync(new Pb.RenewLeasesRequest
+            {
+                Owner = "worker",
+                Leases = { new Pb.LeaseReference { WorkflowId = id, Epoch = started.Lease.Epoch } },
+            });
+            var close = Given.Move(id, "NEW", "DONE");
+            (close.LeaseEpoch, close.Status) = (started.Lease.Epoch, Pb.WorkflowStatus.Completed);
+            await setup.Server.Workflows.TransitionWorkflowAsync(close);
+        }
+        var roundTrips = setup.Proxy.RoundTrips - start;
+
+        // Besides those of what goes on in the background; a look for each would make 300.
+        Assert.That(roundTrips, Is.LessThan(225));
+        await ErrorAssert.RefusedAsync(async () => await setup.Server.Workflows.StartWorkflowAsync(Given.Start("short-7")),
+            "WORKFLOW_ALREADY_EXISTS", Grpc.Core.StatusCode.AlreadyExists);
+        var verified = await setup.Direct.Integrity.VerifyWorkflowAsync(new Pb.VerifyWorkflowRequest { WorkflowId = "short-49" });
+        Assert.That((verified.Intact, verified.RecordsVerified), Is.EqualTo((true, 2UL)));
     }
 
     [Test]
@@ -269,7 +377,10 @@ public sealed class WriterMemoryTests
         var size = (await store.ReadHeadAsync(default))?.Size ?? 0;
         return await store.BeginAsync(() => new BatchKeys(
             [.. commands.SelectMany(c => c.Workflows).Distinct()],
-            [.. commands.Select(c => (c as WriteCommand)?.RequestKey).OfType<Bytes16>().Distinct()]), look, size, default);
+            [.. commands.Select(c => (c as WriteCommand)?.RequestKey).OfType<Bytes16>().Distinct()])
+        {
+            Started = commands.OfType<StartCommand>().Select(c => c.Key).ToHashSet(),
+        }, look, size, default);
     }
 
     private static async Task<Outcome> CommitAsync(LedgerTransaction transaction, Command command)
