@@ -69,6 +69,7 @@ internal sealed partial class Arena
             ("AEGIS_SIGNING_KEY", Path.Combine(_directory.Path, "start.pem")),
             ("AEGIS_MEMORY_FILE", Path.Combine(_directory.Path, "start.memory")),
         ];
+        await CheckpointAsync();
         var seconds = new List<double>();
         // The first of them makes the tables.
         for (var start = 0; start <= Starts; start++)
