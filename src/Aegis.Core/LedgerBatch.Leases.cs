@@ -25,7 +25,7 @@ public sealed partial class LedgerBatch
         }
         // Above the old epoch, and above any that a restored database may have forgotten.
         var epoch = Math.Max((lease?.Epoch ?? 0) + 1, _state.Now);
-        workflow = workflow with { Lease = new Lease(command.Owner, epoch, _state.Now + command.Duration) };
+        workflow = workflow with { Lease = new Lease(command.Owner, epoch, LeaseEnd(command.Duration)) };
         StoreLease(workflow);
         return null;
     }
@@ -48,11 +48,14 @@ public sealed partial class LedgerBatch
             return Stale(workflow, epoch);
         var kept = command.Duration == 0
             ? lease.Void()
-            : lease with { ExpiresAt = _state.Now + command.Duration };
+            : lease with { ExpiresAt = LeaseEnd(command.Duration) };
         workflow = workflow with { Lease = kept };
         StoreLease(workflow);
         return null;
     }
+
+    /// <summary>When a lease ends that lasts so long at least.</summary>
+    private long LeaseEnd(long duration) => _state.Now + _state.ClockDoubt + duration;
 
     private void StoreLease(Workflow workflow)
     {

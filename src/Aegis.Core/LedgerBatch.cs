@@ -35,6 +35,9 @@ public sealed record BatchState
     /// <summary>The database's clock in microseconds: read after the lock, or at most a second behind it.</summary>
     public required long Now { get; init; }
 
+    /// <summary>By how much, in microseconds, the database's clock may be later than <see cref="Now"/>: no lease is shorter for it.</summary>
+    public long ClockDoubt { get; init; }
+
     /// <summary>The heads of the workflows asked for, of those that exist.</summary>
     public required IReadOnlyList<Workflow> Workflows { get; init; }
 
@@ -178,7 +181,7 @@ public sealed partial class LedgerBatch
 
         Lease? lease = null;
         if (command.Owner.Length > 0)
-            lease = new Lease(command.Owner, _state.Now, _state.Now + command.LeaseDuration);
+            lease = new Lease(command.Owner, _state.Now, LeaseEnd(command.LeaseDuration));
         var record = Append(command, new Draft
         {
             Kind = RecordKind.Started,

@@ -5,19 +5,33 @@ namespace Aegis.Evidence;
 /// <summary>What .NET cannot do with a file's name: make it survive the loss of power, and take it for one alone.</summary>
 public static class FileName
 {
-    /// <summary>Makes the names in a directory durable: a file's bytes are synced with the file, its name with the directory.</summary>
+    // Of Linux: from where a relative path goes, and that nothing is replaced.
+    private const int FromHere = -100;
+    private const uint ReplaceNothing = 1;
+
+    // Of a file system that has no such thing, and of a directory that may be entered and not read.
+    private const int NotPermitted = 13;
+    private const int NotSupported = 22;
+
+    /// <summary>
+    /// Makes the names in a directory durable: a file's bytes are synced with the file, its name with the directory. Where that is not
+    /// to be had the file system keeps names by itself, or loses them.
+    /// </summary>
     /// <exception cref="IOException">The directory cannot be synced.</exception>
     public static void Sync(string directory)
     {
-        // Where there is no such call the file system keeps names by itself.
         if (OperatingSystem.IsWindows())
             return;
         var descriptor = Open(directory, 0);
         if (descriptor < 0)
+        {
+            if (Marshal.GetLastPInvokeError() == NotPermitted)
+                return;
             throw new IOException($"{directory} cannot be opened: error {Marshal.GetLastPInvokeError()}.");
+        }
         try
         {
-            if (Fsync(descriptor) != 0)
+            if (Fsync(descriptor) != 0 && Marshal.GetLastPInvokeError() != NotSupported)
                 throw new IOException($"{directory} cannot be synced: error {Marshal.GetLastPInvokeError()}.");
         }
         finally
@@ -27,25 +41,26 @@ public static class FileName
     }
 
     /// <summary>
-    /// Gives a finished draft its name, durably, unless there is a file of that name: of several who try at once, one does. The
-    /// draft is the caller's to delete, whether it did or not. File.Move looks first and then renames over what is there since.
+    /// Gives a finished draft its name unless there is a file of that name: of several who try at once, one does. File.Move looks first
+    /// and then renames over what may be there since, and does only where the system knows nothing better.
     /// </summary>
-    /// <returns>Whether it did.</returns>
+    /// <returns>Whether it did; if not, the draft is still there.</returns>
     /// <exception cref="IOException">The name cannot be given.</exception>
     /// <exception cref="UnauthorizedAccessException">The name cannot be given.</exception>
     public static bool TryTake(string draft, string path)
     {
-        var isNew = OperatingSystem.IsWindows() || Link(draft, path) != 0 ? TryMove(draft, path) : true;
-        if (isNew)
-            Sync(Path.GetDirectoryName(Path.GetFullPath(path))!);
-        return isNew;
-    }
-
-    /// <summary>Where the name is taken already, where files cannot have two names, and to tell what else is wrong.</summary>
-    private static bool TryMove(string draft, string path)
-    {
         try
         {
+            if (OperatingSystem.IsLinux() && Rename(FromHere, draft, FromHere, path, ReplaceNothing) == 0)
+                return true;
+        }
+        catch (EntryPointNotFoundException)
+        {
+            // An old or a small C library.
+        }
+        try
+        {
+            // Tells also what is wrong with a name that cannot be given.
             File.Move(draft, path, overwrite: false);
             return true;
         }
@@ -59,9 +74,10 @@ public static class FileName
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int Open([MarshalAs(UnmanagedType.LPUTF8Str)] string path, int flags);
 
-    [DllImport("libc", EntryPoint = "link", SetLastError = true, CharSet = CharSet.Ansi, BestFitMapping = false, ThrowOnUnmappableChar = true)]
+    [DllImport("libc", EntryPoint = "renameat2", SetLastError = true, CharSet = CharSet.Ansi, BestFitMapping = false, ThrowOnUnmappableChar = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int Link([MarshalAs(UnmanagedType.LPUTF8Str)] string draft, [MarshalAs(UnmanagedType.LPUTF8Str)] string path);
+    private static extern int Rename(int fromDirectory, [MarshalAs(UnmanagedType.LPUTF8Str)] string draft, int toDirectory,
+        [MarshalAs(UnmanagedType.LPUTF8Str)] string path, uint flags);
 
     [DllImport("libc", EntryPoint = "fsync", SetLastError = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -69,13 +69,15 @@ public sealed class SigningKey : IDisposable
             try
             {
                 WriteNew(draft, Generate());
-                // A crash before this leaves a draft and no half key; after it, a key that is not lost with the power.
+                // A crash before this leaves a draft and no half key.
                 isNew = FileName.TryTake(draft, path);
             }
             finally
             {
                 File.Delete(draft);
             }
+            // Before anything is signed, by whoever made it: a key that is lost with the power takes the log with it.
+            FileName.Sync(directory);
         }
         return Parse(File.ReadAllText(path));
     }

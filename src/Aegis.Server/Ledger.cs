@@ -37,9 +37,10 @@ public sealed partial class Ledger(
     // Whether another server has had the log since this one's last batch.
     private bool _othersWrite;
 
-    // After a batch in which somebody was refused, or asked for what was done already, the next one looks: what is told then has to be
+    // After a batch in which somebody was refused, or asked for what was done already, the next ones look: what is told then has to be
     // read, and such callers do not come alone.
-    private bool _repeats;
+    private const int LooksAfterRefusal = 4;
+    private int _looks;
 
     // What the only caller of the last batch is told.
     private (Pending Caller, Outcome Outcome)? _answer;
@@ -230,7 +231,7 @@ public sealed partial class Ledger(
             batch = new LedgerBatch(transaction.State);
             outcomes = [.. commands.Select(c => batch.Decide(c.Command))];
             var refuses = outcomes.Any(Refuses);
-            _repeats = refuses || outcomes.Any(o => o is Written { Replayed: true });
+            _looks = refuses || outcomes.Any(o => o is Written { Replayed: true }) ? LooksAfterRefusal : Math.Max(0, _looks - 1);
             if (transaction.IsRemembered && (refuses || batch.IsEmpty))
                 throw new StoreException(StoreFailure.Outdated, "Nobody is told what is only remembered.");
             batch.Seal(signer.Sign);
@@ -273,7 +274,7 @@ public sealed partial class Ledger(
         {
             // While another server has the log all callers of this one come together, and each turn serves them all.
             (true, > 1) => Look.OnceLocked,
-            (false, _) when mayBeRemembered && !_repeats && memory.RolledBack is null
+            (false, _) when mayBeRemembered && _looks == 0 && memory.RolledBack is null
                 && commands.TrueForAll(c => c.Command is not (ImportCommand or OpenLogCommand or LogActCommand)) => Look.Remembered,
             _ => Look.AtOnce,
         };

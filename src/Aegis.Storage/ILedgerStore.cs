@@ -385,8 +385,8 @@ public readonly record struct PendingWorkflow(WorkflowKey Key, long CreatedLogIn
 public sealed record BatchKeys(IReadOnlyCollection<WorkflowKey> Workflows, IReadOnlyCollection<Bytes16> RequestKeys)
 {
     /// <summary>
-    /// Those of the workflows that it starts. One of which nothing is remembered may be taken for new: if it is not, its first record
-    /// is met when the batch is stored.
+    /// Those of the workflows that it starts. One of which nothing is remembered may be taken for absent, which is made sure of when
+    /// the batch is stored.
     /// </summary>
     public IReadOnlySet<WorkflowKey> Started { get; init; } = new HashSet<WorkflowKey>();
 }

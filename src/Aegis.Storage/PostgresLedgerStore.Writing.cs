@@ -24,10 +24,11 @@ public sealed partial class PostgresLedgerStore
         try
         {
             var touched = look == Look.Remembered ? keys() : null;
-            if (touched is not null && memory?.StateOf(touched, seenSize) is { } remembered)
-                return new Transaction(this, memory, remembered, memory.AssumptionOf(remembered));
+            if (touched is not null && memory?.StateOf(touched, seenSize) is var (remembered, assumed))
+                return new Transaction(this, memory, remembered, assumed);
             connection ??= await _writer.OpenAsync(cancellationToken);
-            var (state, turn, areViolationsOpen) = await UnlessBrokenAsync(connection, async () =>
+            var since = Stopwatch.GetTimestamp();
+            var (state, turn) = await UnlessBrokenAsync(connection, async () =>
             {
                 // Alone it is there at once, and a round trip of its own would be all that it costs.
                 if (look == Look.OnceLocked)
@@ -35,7 +36,7 @@ public sealed partial class PostgresLedgerStore
                 return await ReadStateAsync(connection, touched ?? keys(), seenSize, isLocked: look == Look.OnceLocked);
             });
             memory ??= new WriterMemory(connection);
-            return new Transaction(this, memory, state, assumed: null) { OthersCame = memory.Read(state, turn, areViolationsOpen) };
+            return new Transaction(this, memory, state, assumed: null) { OthersCame = memory.Read(state, turn, Stopwatch.GetElapsedTime(since)) };
         }
         catch (Exception e)
         {
@@ -149,7 +150,7 @@ public sealed partial class PostgresLedgerStore
         await statements.ExecuteNonQueryAsync();
     }
 
-    private static async Task<(BatchState State, long Turn, bool AreViolationsOpen)> ReadStateAsync(
+    private static async Task<(BatchState State, long Turn)> ReadStateAsync(
         NpgsqlConnection connection, BatchKeys keys, long seenSize, bool isLocked)
     {
         var (workflows, requestKeys) = keys;
@@ -161,7 +162,6 @@ public sealed partial class PostgresLedgerStore
             SELECT
                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
                 (SELECT last_value FROM log_turn) AS turn,
-                EXISTS (SELECT FROM violation WHERE released_at = 0) AS are_violations_open,
                 ARRAY(SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2) AS hashes,
                 head.*
             FROM (SELECT) AS one
@@ -205,9 +205,8 @@ public sealed partial class PostgresLedgerStore
         await reader.ReadAsync();
         var now = reader.GetInt64(0);
         var turn = reader.GetInt64(1);
-        var areViolationsOpen = reader.GetBoolean(2);
-        IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(3)).Select(HashBytes.One)];
-        var head = await reader.IsDBNullAsync(4) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
+        IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(2)).Select(HashBytes.One)];
+        var head = await reader.IsDBNullAsync(3) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
         await reader.NextResultAsync();
         var found = await reader.RowsAsync(r => (
             Workflow: r.IsDBNull(0) ? null : WorkflowRow.Read(r),
@@ -231,7 +230,7 @@ public sealed partial class PostgresLedgerStore
             Quarantines = [.. found.Select(f => f.Quarantine).OfType<Quarantine>()],
             KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };
-        return (state, turn, areViolationsOpen);
+        return (state, turn);
     }
 
     /// <summary>Classifies, and leaves a server that has become read-only: connections from now on look for another.</summary>
@@ -319,7 +318,7 @@ public sealed partial class PostgresLedgerStore
                 // An error, be it of a statement or of the commit, means that the transaction did not happen.
                 if (!IsRemembered)
                     throw Classify(e);
-                // Another has the log, or had it, or knows a request; whatever else it is shows again after a look.
+                // Another has the log, or had it, or knows a request or a workflow; whatever else it is shows again after a look.
                 _isInDoubt = false;
                 throw new StoreException(StoreFailure.Outdated, $"Not as remembered: {e.MessageText}", e);
             }

@@ -20,19 +20,20 @@ internal static class PostgresWrites
         await using var statements = new NpgsqlBatch(connection) { Timeout = 0 };
         var takesSteps = batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
             || batch.ViolationChanges.Count > 0;
+        // Statements that are sent together are one transaction, which their end commits: it needs no statements for that.
+        var isOpen = assumed is null || takesSteps;
         if (assumed is { } assumption)
         {
-            // Who has to wait has others before, and looks again.
-            AddLock(statements, isWaitedFor: false);
-            AddCheck(statements, assumption);
             if (takesSteps)
-            {
-                await ExecuteAsync(statements);
-                statements.BatchCommands.Clear();
-            }
+                statements.Add("BEGIN");
+            // Who has to wait has others before, and looks again.
+            statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE NOWAIT");
+            AddCheck(statements, assumption);
         }
         if (takesSteps)
         {
+            await ExecuteAsync(statements);
+            statements.BatchCommands.Clear();
             await StoreInStepsAsync(connection, batch);
         }
         else
@@ -42,8 +43,10 @@ internal static class PostgresWrites
         }
         if (batch.Records.Count > 0)
             AddHead(statements, batch);
-        statements.Add("SELECT nextval('log_turn'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
-        statements.Add("COMMIT");
+        else
+            statements.Add("SELECT nextval('log_turn'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint");
+        if (isOpen)
+            statements.Add("COMMIT");
         await using var reader = await statements.ExecuteReaderAsync();
         Turn turn = default;
         do
@@ -57,29 +60,49 @@ internal static class PostgresWrites
     }
 
     /// <summary>READ COMMITTED: each statement after it sees what the holder before has committed.</summary>
-    public static void AddLock(NpgsqlBatch statements, bool isWaitedFor = true)
+    public static void AddLock(NpgsqlBatch statements)
     {
         statements.Add("BEGIN");
-        statements.Add(isWaitedFor
-            ? "SELECT id FROM log_lock WHERE id = 1 FOR UPDATE"
-            : "SELECT id FROM log_lock WHERE id = 1 FOR UPDATE NOWAIT");
+        statements.Add("SELECT id FROM log_lock WHERE id = 1 FOR UPDATE");
     }
 
     /// <summary>
     /// Under the lock: nobody has written since, the newest head is the one that is gone on from, and what was taken for the database's
-    /// clock is it, at most a second ago. Else the transaction ends here.
+    /// clock is it, at most a second ago; and what is taken for absent is. Else the transaction ends here.
     /// </summary>
-    private static void AddCheck(NpgsqlBatch statements, Assumption assumed) => statements.Add(
-        """
-        SELECT go_on_if(
-            last_value = $1
-            AND (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2 BETWEEN -1000 AND 1000000
-            AND (SELECT signed_note FROM log_head ORDER BY size DESC LIMIT 1) = $3)
-        FROM log_turn
-        """,
-        new NpgsqlParameter<long> { TypedValue = assumed.Turn },
-        new NpgsqlParameter<long> { TypedValue = assumed.Now },
-        new NpgsqlParameter<string> { TypedValue = assumed.SignedNote });
+    private static void AddCheck(NpgsqlBatch statements, Assumption assumed)
+    {
+        statements.Add(
+            """
+            SELECT go_on_if(
+                last_value = $1
+                AND (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2 BETWEEN -1000 AND 1000000
+                AND (SELECT signed_note FROM log_head ORDER BY size DESC LIMIT 1) = $3)
+            FROM log_turn
+            """,
+            new NpgsqlParameter<long> { TypedValue = assumed.Turn },
+            new NpgsqlParameter<long> { TypedValue = assumed.Now },
+            new NpgsqlParameter<string> { TypedValue = assumed.SignedNote });
+        if (assumed.Absent.Count == 0)
+            return;
+        // Each by one look into an index: see ReadStateAsync.
+        statements.AddRows(
+            """
+            SELECT go_on_if(NOT bool_or(
+                key.workflow_id IS NOT DISTINCT FROM (
+                    SELECT w.workflow_id
+                    FROM workflow AS w
+                    WHERE w.namespace = key.namespace AND w.workflow_id >= key.workflow_id
+                    ORDER BY w.workflow_id
+                    LIMIT 1)
+                OR EXISTS (
+                    SELECT
+                    FROM violation AS v
+                    WHERE v.released_at = 0 AND v.namespace = key.namespace AND v.workflow_id = key.workflow_id)))
+            FROM unnest($1, $2) AS key (namespace, workflow_id)
+            """,
+            assumed.Absent.Count == 1, assumed.Absent.Texts(w => w.Namespace), assumed.Absent.Texts(w => w.WorkflowId));
+    }
 
     /// <summary>What a repair writes: no new record, and so no head.</summary>
     public static async Task StoreAsync(NpgsqlConnection connection, IReadOnlyList<StoredRecord> records,
@@ -348,6 +371,7 @@ internal static class PostgresWrites
             """
             INSERT INTO log_head (size, log_id, last_recorded_at, root, frontier, signed_note)
             VALUES ($1, $2, $3, $4, $5, $6)
+            RETURNING nextval('log_turn'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
             """,
             new NpgsqlParameter<long> { TypedValue = batch.LogSize },
             new NpgsqlParameter<string> { TypedValue = batch.LogId },

@@ -27,30 +27,31 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     private Dictionary<WorkflowKey, Workflow> _workflows = [];
     private Dictionary<WorkflowKey, Workflow> _earlier = [];
     private int _metadata;
-
-    // A workflow that is gone behind the service's back is closed all the same, as long as that is open.
-    private bool _mayBeQuarantined = true;
     private StoredHead? _head;
     private long _turn;
     private long _clock;
     private long _since;
+    private TimeSpan _doubt;
 
     public NpgsqlConnection Connection { get; } = connection;
 
-    /// <summary>The state that a batch finds, or null where it has to be read.</summary>
-    public BatchState? StateOf(BatchKeys keys, long seenSize)
+    /// <summary>The state that a batch finds, and what has to be so still when it is stored; or null where it has to be read.</summary>
+    public (BatchState State, Assumption Assumed)? StateOf(BatchKeys keys, long seenSize)
     {
         if (_head is not { IsSealed: true } head || head.Size != seenSize || Stopwatch.GetElapsedTime(_since) > IdleMax)
             return null;
         var workflows = new List<Workflow>(keys.Workflows.Count);
+        var absent = new List<WorkflowKey>();
         foreach (var key in keys.Workflows)
         {
             if (Find(key) is { } workflow)
                 workflows.Add(workflow);
-            else if (_mayBeQuarantined || !keys.Started.Contains(key))
+            else if (keys.Started.Contains(key))
+                absent.Add(key);
+            else
                 return null;
         }
-        return new BatchState
+        var state = new BatchState
         {
             LogId = head.LogId,
             LogSize = head.Size,
@@ -58,24 +59,25 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
             SignedNote = head.SignedNote,
             LastRecordedAt = head.LastRecordedAt,
             Now = _clock + (long)Stopwatch.GetElapsedTime(_since).TotalMicroseconds,
+            ClockDoubt = (long)_doubt.TotalMicroseconds,
             Workflows = workflows,
             // One that is known all the same is met when it is stored.
             KnownRequests = [],
         };
+        return (state, new Assumption(_turn, state.Now, state.SignedNote, absent));
     }
 
-    /// <summary>What has to be so still when a batch that was decided by this memory is stored.</summary>
-    public Assumption AssumptionOf(BatchState state) => new(_turn, state.Now, state.SignedNote);
-
     /// <summary>Takes in what was read under the lock; what was remembered is forgotten if another has had the log since.</summary>
+    /// <param name="state">What was read.</param>
+    /// <param name="turn">How often the log was had before.</param>
+    /// <param name="time">How long the look took.</param>
     /// <returns>Whether another has.</returns>
-    public bool Read(BatchState state, long turn, bool areViolationsOpen)
+    public bool Read(BatchState state, long turn, TimeSpan time)
     {
         var othersCame = _turn > 0 && turn != _turn;
         if (othersCame)
             Forget();
-        (_turn, _clock, _since) = (turn, state.Now, Stopwatch.GetTimestamp());
-        _mayBeQuarantined = areViolationsOpen;
+        (_turn, _clock, _since, _doubt) = (turn, state.Now, Stopwatch.GetTimestamp(), time);
         _head = new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
         foreach (var workflow in state.Workflows)
             Remember(workflow);
@@ -89,19 +91,15 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     public void Stored(LedgerBatch batch, Turn turn, TimeSpan time)
     {
         // One further than the look or the commit before, unless somebody has come between without the lock.
-        if (turn.Number != _turn + 1)
+        var isAlone = turn.Number == _turn + 1;
+        (_turn, _clock, _since, _doubt) = (turn.Number, turn.Clock, Stopwatch.GetTimestamp(), time);
+        if (!isAlone || batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0)
             Forget();
-        (_turn, _clock, _since) = (turn.Number, turn.Clock, Stopwatch.GetTimestamp());
-        if (batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0)
-        {
-            Forget();
-            _mayBeQuarantined = true;
-        }
-        foreach (var workflow in batch.Touched)
+        foreach (var workflow in isAlone ? batch.Touched : [])
             Remember(workflow);
         if (batch.Head is { } head)
             _head = new StoredHead(head.Head.LogId, head.Head.Size, head.SignedNote, head.Frontier, batch.LastRecordedAt);
-        if (time > ClockDoubtMax)
+        if (!isAlone || time > ClockDoubtMax)
             _head = null;
     }
 
@@ -148,4 +146,8 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
 internal readonly record struct Turn(long Number, long Clock);
 
 /// <summary>What a batch was decided by without a look.</summary>
-internal readonly record struct Assumption(long Turn, long Now, string SignedNote);
+/// <param name="Turn">How often the log was had.</param>
+/// <param name="Now">The database's clock.</param>
+/// <param name="SignedNote">The newest head.</param>
+/// <param name="Absent">Workflows that are not there, and were not deleted behind the service's back.</param>
+internal readonly record struct Assumption(long Turn, long Now, string SignedNote, IReadOnlyList<WorkflowKey> Absent);
