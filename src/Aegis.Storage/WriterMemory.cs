@@ -21,7 +21,7 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     // A connection that was idle for longer may be broken: a look finds that out while nothing was sent that could have been stored.
     private static readonly TimeSpan IdleMax = TimeSpan.FromMilliseconds(200);
 
-    // What a commit took longer than this for lies too far back to tell the database's clock by.
+    // What a look or a commit took longer than this for lies too far back to tell the database's clock by.
     private static readonly TimeSpan ClockDoubtMax = TimeSpan.FromMilliseconds(500);
 
     private Dictionary<WorkflowKey, Workflow> _workflows = [];
@@ -70,7 +70,7 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     /// <summary>Takes in what was read under the lock; what was remembered is forgotten if another has had the log since.</summary>
     /// <param name="state">What was read.</param>
     /// <param name="turn">How often the log was had before.</param>
-    /// <param name="time">How long the look took.</param>
+    /// <param name="time">How long the look took, the waiting for the lock included.</param>
     /// <returns>Whether another has.</returns>
     public bool Read(BatchState state, long turn, TimeSpan time)
     {
@@ -78,7 +78,8 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
         if (othersCame)
             Forget();
         (_turn, _clock, _since, _doubt) = (turn, state.Now, Stopwatch.GetTimestamp(), time);
-        _head = new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
+        _head = time > ClockDoubtMax ? null
+            : new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
         foreach (var workflow in state.Workflows)
             Remember(workflow);
         return othersCame;

@@ -105,6 +105,36 @@ public sealed class WriterMemoryTests
         Assert.That(((Refused)outcome).Refusal.Reason, Is.EqualTo(Reason.WorkflowAlreadyExists));
     }
 
+    [Test]
+    public async Task A_start_and_a_move_of_one_that_is_there_already_are_met_together()
+    {
+        await using var fresh = PostgresLedgerStore.Open(_database);
+        await WriteAsync(fresh, Look.AtOnce, Ask.Start("x"));
+        var known = await _other.FindWorkflowAsync(Ask.Key("w"), default);
+        await using var transaction = await BeginRememberedAsync(fresh, Ask.Start("w"), Ask.Move("w", "NEW", "PAID"));
+        var batch = new LedgerBatch(transaction.State);
+        var outcomes = new[] { batch.Decide(Ask.Start("w")), batch.Decide(Ask.Move("w", "NEW", "PAID")) };
+
+        var failure = await Assert.ThrowsAsync<StoreException>(() => transaction.CommitAsync(batch.Sealed()));
+
+        Assert.That(outcomes, Is.All.InstanceOf<Written>());
+        Assert.That(failure!.Failure, Is.EqualTo(StoreFailure.Outdated));
+        Assert.That(await _other.FindWorkflowAsync(Ask.Key("w"), default), Is.EqualTo(known));
+    }
+
+    [Test]
+    public async Task A_request_that_comes_twice_in_one_batch_is_done_once()
+    {
+        var command = Move(0) with { RequestId = "once" };
+        await using var transaction = await BeginRememberedAsync(_store, command);
+        var batch = new LedgerBatch(transaction.State);
+        var (first, second) = ((Written)batch.Decide(command), (Written)batch.Decide(command));
+        await transaction.CommitAsync(batch.Sealed());
+
+        Assert.That((second.Replayed, second.Record.Hash), Is.EqualTo((true, first.Record.Hash)));
+        Assert.That((await _other.FindWorkflowAsync(Ask.Key("w"), default))!.Sequence, Is.EqualTo(2));
+    }
+
     /// <summary>Behind the service's back: whoever looked would refuse it too.</summary>
     [TestCase("UPDATE record SET sequence = 99 WHERE workflow_id = 'x'", Reason.WorkflowAlreadyExists)]
     [TestCase("DELETE FROM record WHERE workflow_id = 'x'", Reason.WorkflowAlreadyExists)]
@@ -157,7 +187,7 @@ public sealed class WriterMemoryTests
         var taken = await RememberedAsync(Ask.Acquire("another", "w"));
 
         Assert.That(((LeasesDecided)held).Answers[0].Refusal!.Reason, Is.EqualTo(Reason.LeaseHeld));
-        Assert.That(Leased(kept).ExpiresAt, Is.GreaterThanOrEqualTo(Leased(first).ExpiresAt));
+        Assert.That((Leased(kept).Epoch, Leased(kept).IsVoid), Is.EqualTo((epoch, false)));
         Assert.That(Leased(released).IsVoid, Is.True);
         Assert.That(Leased(taken).Epoch, Is.GreaterThan(epoch));
         Assert.That((await _other.FindWorkflowAsync(Ask.Key("w"), default))!.Lease, Is.EqualTo(Leased(taken)));
@@ -379,6 +409,24 @@ public sealed class WriterMemoryTests
         Assert.That(roundTrips, Is.LessThan(300));
         Assert.That((again.Replayed, again.Record.Hash), Is.EqualTo((true, first.Record.Hash)));
         Assert.That(last.Record.Sequence, Is.EqualTo(204));
+    }
+
+    /// <summary>Else who repeats a request again and again would make every other batch fail first.</summary>
+    [Test]
+    public async Task After_a_repeated_request_a_server_looks_for_a_while()
+    {
+        await using var setup = await ProxiedServer.StartAsync();
+        var id = await Given.WorkflowAsync(setup.Server);
+        var paid = Given.Move(id, "NEW", "S0");
+        paid.RequestId = "pay";
+        await setup.Server.Workflows.TransitionWorkflowAsync(paid);
+        var again = await setup.Server.Workflows.TransitionWorkflowAsync(paid);
+        var start = setup.Proxy.RoundTrips;
+        for (var i = 0; i < 3; i++)
+            await setup.Server.Workflows.TransitionWorkflowAsync(Given.Move(id, $"S{i}", $"S{i + 1}"));
+
+        Assert.That(again.Replayed, Is.True);
+        Assert.That(setup.Proxy.RoundTrips - start, Is.GreaterThanOrEqualTo(6));
     }
 
     private static TransitionCommand Move(int step) => Ask.Move("w", step == 0 ? "NEW" : $"S{step - 1}", $"S{step}");
