@@ -9,9 +9,10 @@ public static class FileName
     private const int FromHere = -100;
     private const uint ReplaceNothing = 1;
 
-    // Of a file system that has no such thing, and of a directory that may be entered and not read.
+    // Of a directory that may be entered and not read, and of file systems that have no such thing or are not written to.
     private const int NotPermitted = 13;
     private const int NotSupported = 22;
+    private const int ReadOnly = 30;
 
     /// <summary>
     /// Makes the names in a directory durable: a file's bytes are synced with the file, its name with the directory. Where that is not
@@ -31,7 +32,7 @@ public static class FileName
         }
         try
         {
-            if (Fsync(descriptor) != 0 && Marshal.GetLastPInvokeError() != NotSupported)
+            if (Fsync(descriptor) != 0 && Marshal.GetLastPInvokeError() is not (NotSupported or ReadOnly))
                 throw new IOException($"{directory} cannot be synced: error {Marshal.GetLastPInvokeError()}.");
         }
         finally
@@ -41,23 +42,20 @@ public static class FileName
     }
 
     /// <summary>
-    /// Gives a finished draft its name unless there is a file of that name: of several who try at once, one does. File.Move looks first
-    /// and then renames over what may be there since, and does only where the system knows nothing better.
+    /// Gives a finished draft its name unless there is a file of that name: of several who try at once, one does. The draft is the
+    /// caller's to delete, whether it did or not. File.Move looks first and then renames over what may be there since, and does only
+    /// where the system knows nothing better.
     /// </summary>
-    /// <returns>Whether it did; if not, the draft is still there.</returns>
+    /// <returns>Whether it did.</returns>
     /// <exception cref="IOException">The name cannot be given.</exception>
     /// <exception cref="UnauthorizedAccessException">The name cannot be given.</exception>
     public static bool TryTake(string draft, string path)
     {
-        try
-        {
-            if (OperatingSystem.IsLinux() && Rename(FromHere, draft, FromHere, path, ReplaceNothing) == 0)
-                return true;
-        }
-        catch (EntryPointNotFoundException)
-        {
-            // An old or a small C library.
-        }
+        if (TryRename(draft, path))
+            return true;
+        // Network file systems know no such rename. A crash before the draft is deleted leaves the file two names.
+        if (!OperatingSystem.IsWindows() && Link(draft, path) == 0)
+            return true;
         try
         {
             // Tells also what is wrong with a name that cannot be given.
@@ -70,6 +68,19 @@ public static class FileName
         }
     }
 
+    private static bool TryRename(string draft, string path)
+    {
+        try
+        {
+            return OperatingSystem.IsLinux() && Rename(FromHere, draft, FromHere, path, ReplaceNothing) == 0;
+        }
+        catch (EntryPointNotFoundException)
+        {
+            // An old or a small C library.
+            return false;
+        }
+    }
+
     [DllImport("libc", EntryPoint = "open", SetLastError = true, CharSet = CharSet.Ansi, BestFitMapping = false, ThrowOnUnmappableChar = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int Open([MarshalAs(UnmanagedType.LPUTF8Str)] string path, int flags);
@@ -78,6 +89,10 @@ public static class FileName
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int Rename(int fromDirectory, [MarshalAs(UnmanagedType.LPUTF8Str)] string draft, int toDirectory,
         [MarshalAs(UnmanagedType.LPUTF8Str)] string path, uint flags);
+
+    [DllImport("libc", EntryPoint = "link", SetLastError = true, CharSet = CharSet.Ansi, BestFitMapping = false, ThrowOnUnmappableChar = true)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern int Link([MarshalAs(UnmanagedType.LPUTF8Str)] string draft, [MarshalAs(UnmanagedType.LPUTF8Str)] string path);
 
     [DllImport("libc", EntryPoint = "fsync", SetLastError = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -61,9 +61,9 @@ public sealed class SigningKey : IDisposable
     public static SigningKey LoadOrCreate(string path, out bool isNew)
     {
         isNew = false;
+        var directory = Path.GetDirectoryName(Path.GetFullPath(path))!;
         if (!File.Exists(path))
         {
-            var directory = Path.GetDirectoryName(Path.GetFullPath(path))!;
             Directory.CreateDirectory(directory);
             var draft = Path.Combine(directory, $".{Path.GetFileName(path)}.{Guid.NewGuid():N}");
             try
@@ -76,9 +76,9 @@ public sealed class SigningKey : IDisposable
             {
                 File.Delete(draft);
             }
-            // Before anything is signed, by whoever made it: a key that is lost with the power takes the log with it.
-            FileName.Sync(directory);
         }
+        // Before anything is signed, whoever made it, just now or before a crash: a key that is lost with the power takes the log with it.
+        FileName.Sync(directory);
         return Parse(File.ReadAllText(path));
     }
 

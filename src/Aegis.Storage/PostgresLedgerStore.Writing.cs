@@ -319,7 +319,9 @@ public sealed partial class PostgresLedgerStore
                 if (!IsRemembered)
                     throw Classify(e);
                 // Another has the log, or had it, or knows a request or a workflow; whatever else it is shows again after a look.
-                _isInDoubt = false;
+                // What was sent at once has ended with its error; after any other failure something of it may still be under way, and
+                // only a rollback ends that.
+                (_isInDoubt, _isBegun) = (false, PostgresWrites.TakesSteps(batch));
                 throw new StoreException(StoreFailure.Outdated, $"Not as remembered: {e.MessageText}", e);
             }
             catch (Exception e) when (e is NpgsqlException or TimeoutException)

@@ -18,9 +18,9 @@ internal static class PostgresWrites
     public static async Task<Turn> StoreAndCommitAsync(NpgsqlConnection connection, LedgerBatch batch, Assumption? assumed)
     {
         await using var statements = new NpgsqlBatch(connection) { Timeout = 0 };
-        var takesSteps = batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0) || batch.Repairs.Count > 0
-            || batch.ViolationChanges.Count > 0;
-        // Statements that are sent together are one transaction, which their end commits: it needs no statements for that.
+        var takesSteps = TakesSteps(batch);
+        // Statements that are sent together are one transaction, which their end commits: it needs no statements for that. Only on a
+        // connection that is in no transaction, or that one would stay open: whoever gives one back has ended it.
         var isOpen = assumed is null || takesSteps;
         if (assumed is { } assumption)
         {
@@ -58,6 +58,10 @@ internal static class PostgresWrites
         while (await reader.NextResultAsync());
         return turn;
     }
+
+    /// <summary>Whether a batch takes several round trips, and so a transaction that is begun and ended by statements.</summary>
+    public static bool TakesSteps(LedgerBatch batch) => batch.Erased.Count > 0 || batch.Tiles.Any(t => t.Level > 0)
+        || batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0;
 
     /// <summary>READ COMMITTED: each statement after it sees what the holder before has committed.</summary>
     public static void AddLock(NpgsqlBatch statements)

@@ -17,6 +17,7 @@ public sealed class WriterMemoryTests
     private CuttingProxy _proxy = null!;
     private PostgresLedgerStore _store = null!;
     private PostgresLedgerStore _other = null!;
+    private PostgresLedgerStore _fresh = null!;
 
     [SetUp]
     public async Task SetUp()
@@ -27,6 +28,7 @@ public sealed class WriterMemoryTests
         (settings.Host, settings.Port) = ("127.0.0.1", _proxy.Port);
         _store = PostgresLedgerStore.Open(settings.ConnectionString);
         _other = PostgresLedgerStore.Open(_database);
+        _fresh = PostgresLedgerStore.Open(_database);
         await _store.MigrateAsync(default);
         await WriteAsync(_store, Look.AtOnce, new OpenLogCommand(Ask.LogId, Ask.Parts()));
         await WriteAsync(_store, Look.AtOnce, Ask.Start("w"));
@@ -37,6 +39,7 @@ public sealed class WriterMemoryTests
     {
         await _store.DisposeAsync();
         await _other.DisposeAsync();
+        await _fresh.DisposeAsync();
         await _proxy.DisposeAsync();
         await PostgresCluster.DropDatabaseAsync(_database);
     }
@@ -89,29 +92,25 @@ public sealed class WriterMemoryTests
     [Test]
     public async Task A_start_of_one_that_is_there_already_is_met_and_nothing_is_stored()
     {
-        await using var fresh = PostgresLedgerStore.Open(_database);
-        await WriteAsync(fresh, Look.AtOnce, Ask.Start("x"));
         var known = await _other.FindWorkflowAsync(Ask.Key("w"), default);
         var size = (await _other.ReadHeadAsync(default))!.Size;
-        await using var transaction = await BeginRememberedAsync(fresh, Ask.Start("w"));
+        await using var transaction = await BeginAbsentAsync(Ask.Start("w"));
 
         var failure = await Assert.ThrowsAsync<StoreException>(() => CommitAsync(transaction, Ask.Start("w")));
         await transaction.DisposeAsync();
 
         Assert.That(failure!.Failure, Is.EqualTo(StoreFailure.Outdated));
-        Assert.That((await _other.ReadHeadAsync(default))!.Size, Is.EqualTo(size));
+        Assert.That((await _other.ReadHeadAsync(default))!.Size, Is.EqualTo(transaction.State.LogSize).And.GreaterThan(size));
         Assert.That(await _other.FindWorkflowAsync(Ask.Key("w"), default), Is.EqualTo(known));
-        var (outcome, _) = await WriteAsServerAsync(fresh, Ask.Start("w"));
+        var (outcome, _) = await WriteAsServerAsync(_fresh, Ask.Start("w"));
         Assert.That(((Refused)outcome).Refusal.Reason, Is.EqualTo(Reason.WorkflowAlreadyExists));
     }
 
     [Test]
     public async Task A_start_and_a_move_of_one_that_is_there_already_are_met_together()
     {
-        await using var fresh = PostgresLedgerStore.Open(_database);
-        await WriteAsync(fresh, Look.AtOnce, Ask.Start("x"));
         var known = await _other.FindWorkflowAsync(Ask.Key("w"), default);
-        await using var transaction = await BeginRememberedAsync(fresh, Ask.Start("w"), Ask.Move("w", "NEW", "PAID"));
+        await using var transaction = await BeginAbsentAsync(Ask.Start("w"), Ask.Move("w", "NEW", "PAID"));
         var batch = new LedgerBatch(transaction.State);
         var outcomes = new[] { batch.Decide(Ask.Start("w")), batch.Decide(Ask.Move("w", "NEW", "PAID")) };
 
@@ -141,7 +140,6 @@ public sealed class WriterMemoryTests
     [TestCase("", Reason.WorkflowQuarantined)]
     public async Task A_start_of_one_whose_records_are_gone_is_met_and_nothing_is_stored(string act, Reason reason)
     {
-        await using var fresh = PostgresLedgerStore.Open(_database);
         if (act.Length > 0)
         {
             await WriteAsync(_store, Look.AtOnce, Ask.Start("x"));
@@ -151,16 +149,15 @@ public sealed class WriterMemoryTests
         {
             await _store.AddViolationsAsync([Found("x")], default);
         }
-        await WriteAsync(fresh, Look.AtOnce, Ask.Start("another"));
         var before = await _other.FindWorkflowAsync(Ask.Key("x"), default);
-        await using var transaction = await BeginRememberedAsync(fresh, Ask.Start("x"));
+        await using var transaction = await BeginAbsentAsync(Ask.Start("x"));
 
         var failure = await Assert.ThrowsAsync<StoreException>(() => CommitAsync(transaction, Ask.Start("x")));
         await transaction.DisposeAsync();
 
         Assert.That(failure!.Failure, Is.EqualTo(StoreFailure.Outdated));
         Assert.That(await _other.FindWorkflowAsync(Ask.Key("x"), default), Is.EqualTo(before));
-        var (outcome, _) = await WriteAsServerAsync(fresh, Ask.Start("x"));
+        var (outcome, _) = await WriteAsServerAsync(_fresh, Ask.Start("x"));
         Assert.That(((Refused)outcome).Refusal.Reason, Is.EqualTo(reason));
     }
 
@@ -485,6 +482,25 @@ public sealed class WriterMemoryTests
         for (var attempt = 0; attempt < 20; attempt++)
         {
             var transaction = await BeginAsync(store, Look.Remembered, commands);
+            if (transaction.IsRemembered)
+                return transaction;
+            await transaction.DisposeAsync();
+        }
+        throw new AssertionException("It is never remembered.");
+    }
+
+    /// <summary>
+    /// By a store that has seen nothing but a workflow of its own: what is started is taken for absent. One that looked would know it
+    /// from then on, and another is taken.
+    /// </summary>
+    private async Task<LedgerTransaction> BeginAbsentAsync(params Command[] commands)
+    {
+        for (var attempt = 0; attempt < 20; attempt++)
+        {
+            await _fresh.DisposeAsync();
+            _fresh = PostgresLedgerStore.Open(_database);
+            await WriteAsync(_fresh, Look.AtOnce, Ask.Start($"seen-{attempt}"));
+            var transaction = await BeginAsync(_fresh, Look.Remembered, commands);
             if (transaction.IsRemembered)
                 return transaction;
             await transaction.DisposeAsync();
