@@ -80,7 +80,11 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         if (memory.RolledBack is { } rolledBack)
         {
             // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
-            findings.Report([memory.FindingOf(rolledBack, await store.ReadHeadAsync(cancellationToken))]);
+            var finding = memory.FindingOf(rolledBack, await store.ReadHeadAsync(cancellationToken));
+            // The head may be that of a standby that was promoted meanwhile and has all of it: what is told now would stay open.
+            if (memory.RolledBack is null)
+                return;
+            findings.Report([finding]);
             (_window, _wasRolledBack) = (null, true);
             status.Audited(memory.Size);
             return;
