@@ -23,6 +23,10 @@ public sealed partial class Ledger(
     private static readonly TimeSpan Linger = TimeSpan.FromMilliseconds(1);
     private static readonly TimeSpan UntilRest = TimeSpan.FromMilliseconds(5);
 
+    // After a batch in which somebody was refused, or asked for what was done already: what is told then has to be read, and such callers
+    // do not come alone.
+    private const int LooksAfterRefusal = 4;
+
     private long _queuedBytes;
     private int _queuedCommands;
 
@@ -37,9 +41,7 @@ public sealed partial class Ledger(
     // Whether another server has had the log since this one's last batch.
     private bool _othersWrite;
 
-    // After a batch in which somebody was refused, or asked for what was done already, the next ones look: what is told then has to be
-    // read, and such callers do not come alone.
-    private const int LooksAfterRefusal = 4;
+    // How many of the next batches look.
     private int _looks;
 
     // What the only caller of the last batch is told.
@@ -297,7 +299,7 @@ public sealed partial class Ledger(
                 commands.SelectMany(c => c.Command.Workflows).ToHashSet(),
                 commands.Select(c => (c.Command as WriteCommand)?.RequestKey).OfType<Bytes16>().ToHashSet())
             {
-                Started = commands.Select(c => (c.Command as StartCommand)?.Key).OfType<WorkflowKey>().ToHashSet(),
+                Started = commands.Select(c => c.Command).OfType<StartCommand>().Select(c => c.Key).ToHashSet(),
             };
         }
     }

@@ -91,16 +91,22 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
     /// <param name="time">How long the commit took, from its first statement on.</param>
     public void Stored(LedgerBatch batch, Turn turn, TimeSpan time)
     {
-        // One further than the look or the commit before, unless somebody has come between without the lock.
-        var isAlone = turn.Number == _turn + 1;
+        var isNext = turn.Number == _turn + 1;
         (_turn, _clock, _since, _doubt) = (turn.Number, turn.Clock, Stopwatch.GetTimestamp(), time);
-        if (!isAlone || batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0)
+        if (!isNext)
+        {
+            // Somebody has come between without the lock, and may have changed what was stored just now too.
             Forget();
-        foreach (var workflow in isAlone ? batch.Touched : [])
+            _head = null;
+            return;
+        }
+        if (batch.Repairs.Count > 0 || batch.ViolationChanges.Count > 0)
+            Forget();
+        foreach (var workflow in batch.Touched)
             Remember(workflow);
         if (batch.Head is { } head)
             _head = new StoredHead(head.Head.LogId, head.Head.Size, head.SignedNote, head.Frontier, batch.LastRecordedAt);
-        if (!isAlone || time > ClockDoubtMax)
+        if (time > ClockDoubtMax)
             _head = null;
     }
 

@@ -316,7 +316,7 @@ public sealed class WriterMemoryTests
             await WriteAsync(_store, Look.AtOnce, Ask.Start(id));
         var heads = ids.ToDictionary(id => id, id => (State: "NEW", Sequence: 1L, Lease: (Lease?)null));
         var remembered = 0;
-        for (var i = 0; i < 300; i++)
+        for (var i = 0; i < 400; i++)
         {
             var store = random.Next(5) == 0 ? _other : _store;
             var id = ids[random.Next(ids.Length)];
@@ -345,7 +345,7 @@ public sealed class WriterMemoryTests
                 Assert.That(next, Is.EqualTo(sequence + 1));
         }
 
-        Assert.That(remembered, Is.GreaterThan(60));
+        Assert.That(remembered, Is.GreaterThan(100));
         foreach (var id in ids)
         {
             var workflow = (await _other.FindWorkflowAsync(Ask.Key(id), default))!;
