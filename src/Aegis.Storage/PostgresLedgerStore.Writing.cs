@@ -171,7 +171,7 @@ public sealed partial class PostgresLedgerStore
             new NpgsqlParameter<long> { TypedValue = seenSize }, new NpgsqlParameter<int> { TypedValue = ILedgerStore.HashesMax });
         // The first from the id on: asked for the id itself on a table that is empty, PostgreSQL may settle for ever on an index that
         // has the namespace alone.
-        statements.AddRows(
+        statements.AddLook(
             """
             SELECT
                 found.namespace, found.workflow_id, found.workflow_type, found.state, found.status, found.sequence, found.head_hash,

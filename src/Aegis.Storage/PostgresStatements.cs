@@ -19,24 +19,48 @@ internal static class PostgresStatements
     }
 
     /// <summary>
-    /// A statement over rows: <paramref name="statement"/> has them from an unnest of one array a column. A single row is sent as
-    /// values: of 27 columns PostgreSQL takes longer to set up the arrays than to store the row.
+    /// A statement that stores rows, which it has from an <c>unnest(…) AS name (column, …)</c> of one array a column. It is sent in another
+    /// form, since PostgreSQL would build a table of its own of each array: a single row as values, several by their places in the
+    /// arrays, and as few at a time as make it cheap to walk to a place.
     /// </summary>
     /// <param name="statements">Those it is sent with.</param>
-    /// <param name="statement">What is done, with <c>unnest(…) AS name (column, …)</c> in one place.</param>
+    /// <param name="statement">What is done; once for every few rows.</param>
+    /// <param name="rows">All rows.</param>
+    /// <param name="columns">A parameter a column of some of the rows: see <see cref="Column"/>.</param>
+    public static void AddRows<T>(this NpgsqlBatch statements, string statement, IReadOnlyCollection<T> rows,
+        Func<IReadOnlyCollection<T>, NpgsqlParameter[]> columns)
+    {
+        foreach (var some in rows.Chunk(RowsAtOnce))
+            statements.Add(some.Length == 1 ? WithValues(statement) : WithPlaces(statement), columns(some));
+    }
+
+    /// <summary>A statement over rows like these that answers with rows: all at once.</summary>
+    /// <param name="statements">Those it is sent with.</param>
+    /// <param name="statement">What is asked for.</param>
     /// <param name="isOne">Whether there is one row. The columns have been made of as many.</param>
     /// <param name="columns">The rows, a parameter a column: see <see cref="Column"/>.</param>
-    public static void AddRows(
+    public static void AddLook(
         this NpgsqlBatch statements, string statement, bool isOne, params ReadOnlySpan<NpgsqlParameter> columns) =>
-        statements.Add(isOne ? OfOneRow.GetOrAdd(statement, WithValues) : statement, columns);
+        statements.Add(isOne ? WithValues(statement) : statement, columns);
 
-    private static readonly ConcurrentDictionary<string, string> OfOneRow = [];
+    private const int RowsAtOnce = 64;
+    private static readonly ConcurrentDictionary<string, string> ValuesOf = [];
+    private static readonly ConcurrentDictionary<string, string> PlacesOf = [];
 
-    private static string WithValues(string statement)
+    private static string WithValues(string statement) => ValuesOf.GetOrAdd(statement, static statement =>
+        With(statement, columns => string.Concat("VALUES (", string.Join(", ", columns), ")")));
+
+    private static string WithPlaces(string statement) => PlacesOf.GetOrAdd(statement, static statement =>
+        With(statement, columns => string.Concat(
+            "SELECT one.value, ", string.Join(", ", columns.Skip(1).Select(column => string.Concat("(", column, ")[one.place]"))),
+            " FROM unnest(", columns[0], ") WITH ORDINALITY AS one (value, place)")));
+
+    private static string With(string statement, Func<string[], string> rows)
     {
         var begin = statement.IndexOf("unnest(", StringComparison.Ordinal);
         var end = statement.IndexOf(") AS ", begin, StringComparison.Ordinal);
-        return string.Concat(statement[..begin], "(VALUES (", statement[(begin + "unnest(".Length)..end], ")", statement[end..]);
+        var columns = statement[(begin + "unnest(".Length)..end].Split(',', StringSplitOptions.TrimEntries);
+        return string.Concat(statement[..begin], "(", rows(columns), statement[end..]);
     }
 
     public static NpgsqlParameter Bigints<T>(this IReadOnlyCollection<T> rows, Func<T, long> value) =>
@@ -51,7 +75,7 @@ internal static class PostgresStatements
     public static NpgsqlParameter Byteas<T>(this IReadOnlyCollection<T> rows, Func<T, byte[]?> value) =>
         rows.Column(NpgsqlDbType.Bytea, value);
 
-    /// <summary>The values of a column, for <see cref="AddRows"/>: of a single row the value itself.</summary>
+    /// <summary>The values of a column, for <see cref="AddRows"/> and <see cref="AddLook"/>: of a single row the value itself.</summary>
     public static NpgsqlParameter Column<T, TValue>(this IReadOnlyCollection<T> rows, NpgsqlDbType type, Func<T, TValue> value) =>
         rows.Count == 1
             ? new NpgsqlParameter<TValue> { NpgsqlDbType = type, TypedValue = value(rows.First()) }

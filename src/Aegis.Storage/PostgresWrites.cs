@@ -105,7 +105,7 @@ internal static class PostgresWrites
                     WHERE v.released_at = 0 AND v.namespace = key.namespace AND v.workflow_id = key.workflow_id)))
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             """,
-            assumed.Absent.Count == 1, assumed.Absent.Texts(w => w.Namespace), assumed.Absent.Texts(w => w.WorkflowId));
+            assumed.Absent, keys => [keys.Texts(w => w.Namespace), keys.Texts(w => w.WorkflowId)]);
     }
 
     /// <summary>What a repair writes: no new record, and so no head.</summary>
@@ -244,36 +244,39 @@ internal static class PostgresWrites
                 content_salt, reason, metadata, snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256,
                 hash, encoded)
             """,
-            records.Count == 1,
-            records.Bigints(s => s.LogIndex),
-            records.Texts(s => s.Record.LogId),
-            records.Texts(s => s.Record.Namespace),
-            records.Texts(s => s.Record.WorkflowId),
-            records.Bigints(s => s.Record.Sequence),
-            records.Smallints(s => (short)s.Record.Kind),
-            records.Texts(s => s.Record.WorkflowType),
-            records.Texts(s => s.Record.FromState),
-            records.Texts(s => s.Record.ToState),
-            records.Smallints(s => (short)s.Record.Status),
-            records.Texts(s => s.Record.RequestId),
-            records.Byteas(s => s.Record.RequestId.Length == 0
-                ? null
-                : RecordFormat.RequestKey(s.Record.Key, s.Record.RequestId).ToArray()),
-            records.Bigints(s => s.Record.LeaseEpoch),
-            records.Bigints(s => s.Record.OccurredAt),
-            records.Bigints(s => s.Record.RecordedAt),
-            records.Byteas(s => s.Record.Person?.Salt.ToArray()),
-            records.Texts(s => s.Record.Person?.Actor),
-            records.Texts(s => s.Record.Person?.Principal),
-            records.Byteas(s => s.Record.Content?.Salt.ToArray()),
-            records.Texts(s => s.Record.Content?.Reason),
-            records.Texts(s => s.Record.Content is { } content ? MetadataJson.Write(content.Metadata) : null),
-            records.Byteas(s => s.Record.Snapshot?.Salt.ToArray()),
-            records.Texts(s => s.Record.Snapshot?.ContentType),
-            records.Column(NpgsqlDbType.Bigint, s => s.Record.Snapshot?.Size),
-            records.Byteas(s => s.Record.Snapshot?.Sha256.ToArray()),
-            records.Byteas(s => s.Hash.ToArray()),
-            records.Byteas(s => s.Encoded.ToArray()));
+            records,
+            some =>
+            [
+                some.Bigints(s => s.LogIndex),
+                some.Texts(s => s.Record.LogId),
+                some.Texts(s => s.Record.Namespace),
+                some.Texts(s => s.Record.WorkflowId),
+                some.Bigints(s => s.Record.Sequence),
+                some.Smallints(s => (short)s.Record.Kind),
+                some.Texts(s => s.Record.WorkflowType),
+                some.Texts(s => s.Record.FromState),
+                some.Texts(s => s.Record.ToState),
+                some.Smallints(s => (short)s.Record.Status),
+                some.Texts(s => s.Record.RequestId),
+                some.Byteas(s => s.Record.RequestId.Length == 0
+                    ? null
+                    : RecordFormat.RequestKey(s.Record.Key, s.Record.RequestId).ToArray()),
+                some.Bigints(s => s.Record.LeaseEpoch),
+                some.Bigints(s => s.Record.OccurredAt),
+                some.Bigints(s => s.Record.RecordedAt),
+                some.Byteas(s => s.Record.Person?.Salt.ToArray()),
+                some.Texts(s => s.Record.Person?.Actor),
+                some.Texts(s => s.Record.Person?.Principal),
+                some.Byteas(s => s.Record.Content?.Salt.ToArray()),
+                some.Texts(s => s.Record.Content?.Reason),
+                some.Texts(s => s.Record.Content is { } content ? MetadataJson.Write(content.Metadata) : null),
+                some.Byteas(s => s.Record.Snapshot?.Salt.ToArray()),
+                some.Texts(s => s.Record.Snapshot?.ContentType),
+                some.Column(NpgsqlDbType.Bigint, s => s.Record.Snapshot?.Size),
+                some.Byteas(s => s.Record.Snapshot?.Sha256.ToArray()),
+                some.Byteas(s => s.Hash.ToArray()),
+                some.Byteas(s => s.Encoded.ToArray()),
+            ]);
     }
 
     private static void AddSnapshots(NpgsqlBatch statements, IReadOnlyCollection<Snapshot> snapshots)
@@ -288,11 +291,14 @@ internal static class PostgresWrites
                 FROM snapshot AS kept
                 WHERE kept.namespace = s.namespace AND kept.workflow_id = s.workflow_id AND kept.sha256 = s.sha256)
             """,
-            snapshots.Count == 1,
-            snapshots.Texts(s => s.Key.Namespace),
-            snapshots.Texts(s => s.Key.WorkflowId),
-            snapshots.Byteas(s => s.Sha256.ToArray()),
-            snapshots.Byteas(s => s.Content.ToArray()));
+            snapshots,
+            some =>
+            [
+                some.Texts(s => s.Key.Namespace),
+                some.Texts(s => s.Key.WorkflowId),
+                some.Byteas(s => s.Sha256.ToArray()),
+                some.Byteas(s => s.Content.ToArray()),
+            ]);
     }
 
     private static void AddWorkflows(NpgsqlBatch statements, IReadOnlyList<Workflow> workflows)
@@ -321,23 +327,26 @@ internal static class PostgresWrites
                 updated_at = excluded.updated_at,
                 importing = excluded.importing
             """,
-            workflows.Count == 1,
-            workflows.Texts(w => w.Key.Namespace),
-            workflows.Texts(w => w.Key.WorkflowId),
-            workflows.Texts(w => w.WorkflowType),
-            workflows.Texts(w => w.State),
-            workflows.Smallints(w => (short)w.Status),
-            workflows.Bigints(w => w.Sequence),
-            workflows.Byteas(w => w.HeadHash.ToArray()),
-            workflows.Bigints(w => w.CheckpointSequence),
-            workflows.Texts(w => MetadataJson.Write(w.Metadata)),
-            workflows.Texts(w => w.ForkedFrom?.WorkflowId),
-            workflows.Column(NpgsqlDbType.Bigint, w => w.ForkedFrom?.Sequence),
-            workflows.Byteas(w => w.ForkedFrom?.Hash.ToArray()),
-            workflows.Bigints(w => w.CreatedLogIndex),
-            workflows.Bigints(w => w.CreatedAt),
-            workflows.Bigints(w => w.UpdatedAt),
-            workflows.Column(NpgsqlDbType.Boolean, w => w.Importing));
+            workflows,
+            some =>
+            [
+                some.Texts(w => w.Key.Namespace),
+                some.Texts(w => w.Key.WorkflowId),
+                some.Texts(w => w.WorkflowType),
+                some.Texts(w => w.State),
+                some.Smallints(w => (short)w.Status),
+                some.Bigints(w => w.Sequence),
+                some.Byteas(w => w.HeadHash.ToArray()),
+                some.Bigints(w => w.CheckpointSequence),
+                some.Texts(w => MetadataJson.Write(w.Metadata)),
+                some.Texts(w => w.ForkedFrom?.WorkflowId),
+                some.Column(NpgsqlDbType.Bigint, w => w.ForkedFrom?.Sequence),
+                some.Byteas(w => w.ForkedFrom?.Hash.ToArray()),
+                some.Bigints(w => w.CreatedLogIndex),
+                some.Bigints(w => w.CreatedAt),
+                some.Bigints(w => w.UpdatedAt),
+                some.Column(NpgsqlDbType.Boolean, w => w.Importing),
+            ]);
     }
 
     private static void AddLeases(NpgsqlBatch statements, IReadOnlyList<(WorkflowKey Key, Lease Lease)> leases)
@@ -352,21 +361,23 @@ internal static class PostgresWrites
                 epoch = excluded.epoch,
                 expires_at = excluded.expires_at
             """,
-            leases.Count == 1,
-            leases.Texts(l => l.Key.Namespace),
-            leases.Texts(l => l.Key.WorkflowId),
-            leases.Texts(l => l.Lease.Owner),
-            leases.Bigints(l => l.Lease.Epoch),
-            leases.Bigints(l => l.Lease.ExpiresAt));
+            leases,
+            some =>
+            [
+                some.Texts(l => l.Key.Namespace),
+                some.Texts(l => l.Key.WorkflowId),
+                some.Texts(l => l.Lease.Owner),
+                some.Bigints(l => l.Lease.Epoch),
+                some.Bigints(l => l.Lease.ExpiresAt),
+            ]);
     }
 
     private static void Add(NpgsqlBatch statements, IReadOnlyList<Tile> tiles)
     {
-        if (tiles.Count > 0)
-        {
-            statements.AddRows(StoreTiles, tiles.Count == 1, tiles.Smallints(t => (short)t.Level), tiles.Bigints(t => t.Index),
-                tiles.Byteas(t => t.Root.ToArray()));
-        }
+        statements.AddRows(StoreTiles, tiles, some =>
+        [
+            some.Smallints(t => (short)t.Level), some.Bigints(t => t.Index), some.Byteas(t => t.Root.ToArray()),
+        ]);
     }
 
     private static void AddHead(NpgsqlBatch statements, LedgerBatch batch)
