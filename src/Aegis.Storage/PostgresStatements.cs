@@ -19,13 +19,13 @@ internal static class PostgresStatements
     }
 
     /// <summary>
-    /// A statement that stores rows, which it has from an <c>unnest(…) AS name (column, …)</c> of one array a column. It is sent in another
-    /// form, since PostgreSQL would build a table of its own of each array: a single row as values, several by their places in the
-    /// arrays, and as few at a time as make it cheap to walk to a place.
+    /// A statement that stores or checks rows, which it has from an <c>unnest(…) AS name (column, …)</c> of one array a column. It is
+    /// sent in another form, since PostgreSQL would build a table of its own of each array: a single row as values, several by their
+    /// places in the arrays, and as few at a time as make it cheap to walk to a place. What it answers comes once for each few.
     /// </summary>
     /// <param name="statements">Those it is sent with.</param>
-    /// <param name="statement">What is done; once for every few rows.</param>
-    /// <param name="rows">All rows.</param>
+    /// <param name="statement">What is done.</param>
+    /// <param name="rows">All rows; of none nothing is sent.</param>
     /// <param name="columns">A parameter a column of some of the rows: see <see cref="Column"/>.</param>
     public static void AddRows<T>(this NpgsqlBatch statements, string statement, IReadOnlyCollection<T> rows,
         Func<IReadOnlyCollection<T>, NpgsqlParameter[]> columns)
@@ -34,7 +34,7 @@ internal static class PostgresStatements
             statements.Add(some.Length == 1 ? WithValues(statement) : WithPlaces(statement), columns(some));
     }
 
-    /// <summary>A statement over rows like these that answers with rows: all at once.</summary>
+    /// <summary>A statement over such rows that has to answer for all of them at once.</summary>
     /// <param name="statements">Those it is sent with.</param>
     /// <param name="statement">What is asked for.</param>
     /// <param name="isOne">Whether there is one row. The columns have been made of as many.</param>
@@ -52,7 +52,7 @@ internal static class PostgresStatements
 
     private static string WithPlaces(string statement) => PlacesOf.GetOrAdd(statement, static statement =>
         With(statement, columns => string.Concat(
-            "SELECT one.value, ", string.Join(", ", columns.Skip(1).Select(column => string.Concat("(", column, ")[one.place]"))),
+            "SELECT ", string.Join(", ", columns.Skip(1).Select(column => string.Concat("(", column, ")[one.place]")).Prepend("one.value")),
             " FROM unnest(", columns[0], ") WITH ORDINALITY AS one (value, place)")));
 
     private static string With(string statement, Func<string[], string> rows)

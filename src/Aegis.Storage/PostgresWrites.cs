@@ -87,8 +87,6 @@ internal static class PostgresWrites
             new NpgsqlParameter<long> { TypedValue = assumed.Turn },
             new NpgsqlParameter<long> { TypedValue = assumed.Now },
             new NpgsqlParameter<string> { TypedValue = assumed.SignedNote });
-        if (assumed.Absent.Count == 0)
-            return;
         // Each by one look into an index: see ReadStateAsync.
         statements.AddRows(
             """
@@ -212,14 +210,10 @@ internal static class PostgresWrites
     private static void Add(NpgsqlBatch statements, IReadOnlyList<StoredRecord> records, IReadOnlyList<Workflow> workflows,
         IReadOnlyCollection<Snapshot> snapshots, IReadOnlyList<(WorkflowKey Key, Lease Lease)> leases)
     {
-        if (records.Count > 0)
-            AddRecords(statements, records);
-        if (snapshots.Count > 0)
-            AddSnapshots(statements, snapshots);
-        if (workflows.Count > 0)
-            AddWorkflows(statements, workflows);
-        if (leases.Count > 0)
-            AddLeases(statements, leases);
+        AddRecords(statements, records);
+        AddSnapshots(statements, snapshots);
+        AddWorkflows(statements, workflows);
+        AddLeases(statements, leases);
     }
 
     private static void AddRecords(NpgsqlBatch statements, IReadOnlyList<StoredRecord> records)

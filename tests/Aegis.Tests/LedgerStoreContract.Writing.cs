@@ -46,6 +46,40 @@ public abstract partial class LedgerStoreContract
         }
     }
 
+    /// <summary>Each row with values of its own, or without: none may come to another's.</summary>
+    [Test]
+    public async Task A_batch_comes_back_whole_however_many_it_holds([Values(2, 64, 65, 130, 256)] int count)
+    {
+        Command[] commands =
+        [
+            .. Enumerable.Range(0, count).Select(n => Ask.Start($"w{n}", n % 3 == 0 ? "" : $"r{n}", (n % 4) switch
+            {
+                0 => Ask.Parts(),
+                1 => Ask.Parts($"actor {n}", snapshot: Encoding.UTF8.GetBytes(new string('x', n))),
+                2 => Ask.Parts(reason: $"reason {n}", principal: $"principal {n}"),
+                _ => Ask.Parts(metadata: Ask.Metadata(("number", $"{n}")), snapshot: Encoding.UTF8.GetBytes($"{n}"), contentType: $"text/{n}"),
+            }) with { Owner = n % 5 == 0 ? "" : $"owner {n}" }),
+        ];
+
+        await using var transaction = await BeginAsync(Store, commands);
+        var batch = new LedgerBatch(transaction.State);
+        foreach (var command in commands)
+            batch.Decide(command);
+        await transaction.CommitAsync(batch.Sealed());
+        await transaction.DisposeAsync();
+
+        var read = (await LogAsync()).Skip(1).ToList();
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(read.Select(r => (r.Record, r.Hash, r.LogIndex)), Is.EqualTo(batch.Records.Select(r => (r.Record, r.Hash, r.LogIndex))));
+            Assert.That(read, Has.Count.EqualTo(count).And.All.Matches<StoredRecord>(r => r!.IsConsistent()));
+            foreach (var workflow in batch.Workflows)
+                Assert.That(await Store.FindWorkflowAsync(workflow.Key, default), Is.EqualTo(workflow));
+            foreach (var snapshot in batch.Snapshots)
+                Assert.That(await Store.ReadSnapshotAsync(snapshot.Key, snapshot.Sha256, default), Is.EqualTo(snapshot.Content.ToArray()));
+        }
+    }
+
     [Test]
     public async Task A_snapshot_is_kept_once_per_workflow()
     {

@@ -134,12 +134,14 @@ public sealed class WriterMemoryTests
         Assert.That((await _other.FindWorkflowAsync(Ask.Key("w"), default))!.Sequence, Is.EqualTo(2));
     }
 
-    /// <summary>Behind the service's back: whoever looked would refuse it too.</summary>
-    [TestCase("UPDATE record SET sequence = 99 WHERE workflow_id = 'x'", Reason.WorkflowAlreadyExists)]
-    [TestCase("DELETE FROM record WHERE workflow_id = 'x'", Reason.WorkflowAlreadyExists)]
-    [TestCase("", Reason.WorkflowQuarantined)]
-    public async Task A_start_of_one_whose_records_are_gone_is_met_and_nothing_is_stored(string act, Reason reason)
+    /// <summary>Behind the service's back: whoever looked would refuse it too. Alone, and as the last of many.</summary>
+    [Test]
+    public async Task A_start_of_one_whose_records_are_gone_is_met_and_nothing_is_stored(
+        [Values("UPDATE record SET sequence = 99 WHERE workflow_id = 'x'", "DELETE FROM record WHERE workflow_id = 'x'", "")] string act,
+        [Values(0, 1, 65)] int others)
     {
+        var reason = act.Length > 0 ? Reason.WorkflowAlreadyExists : Reason.WorkflowQuarantined;
+        Command[] starts = [.. Enumerable.Range(0, others).Select(n => Ask.Start($"other-{n}")), Ask.Start("x")];
         if (act.Length > 0)
         {
             await WriteAsync(_store, Look.AtOnce, Ask.Start("x"));
@@ -150,9 +152,11 @@ public sealed class WriterMemoryTests
             await _store.AddViolationsAsync([Found("x")], default);
         }
         var before = await _other.FindWorkflowAsync(Ask.Key("x"), default);
-        await using var transaction = await BeginAbsentAsync(Ask.Start("x"));
+        await using var transaction = await BeginAbsentAsync(starts);
+        var batch = new LedgerBatch(transaction.State);
+        Assert.That(starts.Select(batch.Decide).ToList(), Is.All.InstanceOf<Written>());
 
-        var failure = await Assert.ThrowsAsync<StoreException>(() => CommitAsync(transaction, Ask.Start("x")));
+        var failure = await Assert.ThrowsAsync<StoreException>(() => transaction.CommitAsync(batch.Sealed()));
         await transaction.DisposeAsync();
 
         Assert.That(failure!.Failure, Is.EqualTo(StoreFailure.Outdated));
