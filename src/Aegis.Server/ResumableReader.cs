@@ -4,14 +4,17 @@ using Aegis.Storage;
 namespace Aegis.Server;
 
 /// <summary>
-/// Reads what workflows go on from, for many callers at once: who comes while as many reads are under way as help waits for one of
-/// them to end, and all who wait are read together. A read begins after its callers came, so each sees all that was committed
-/// before its call.
+/// Reads what workflows go on from, for many callers at once: who comes while a read is under way waits for its end, and all who wait
+/// are read together, which costs the database less than half. A further read begins when more wait than one can take, or when the
+/// one under way takes long. A read begins after its callers came, so each sees all that was committed before its call.
 /// </summary>
-public sealed class ResumableReader(ILedgerStore store)
+public sealed class ResumableReader(ILedgerStore store, TimeProvider time)
 {
-    private const int ReadsAtOnce = 2;
+    private const int ReadsAtOnce = 4;
     private const int KeysAtOnce = 64;
+
+    // Several times what a read takes of what the database has in memory.
+    private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(5);
 
     // Mostly a checkpoint and little more. Larger snapshots are read by themselves: this many at once must fit into memory.
     private const int RecordsMax = 20;
@@ -28,13 +31,31 @@ public sealed class ResumableReader(ILedgerStore store)
         lock (_waiting)
         {
             _waiting.Enqueue((key, found));
-            if (_reads < ReadsAtOnce)
-            {
-                _reads++;
-                _ = ReadAllAsync();
-            }
+            if (_reads == 0 || _waiting.Count > KeysAtOnce)
+                Begin();
+            else if (_waiting.Count == 1)
+                _ = LosePatienceAsync(found);
         }
         return found.Task.WaitAsync(cancellationToken);
+    }
+
+    /// <summary>Whoever waits first, and those who come to wait behind, are kept no longer by reads that take long.</summary>
+    private async Task LosePatienceAsync(TaskCompletionSource<Resumable?> first)
+    {
+        await Task.Delay(Patience, time);
+        lock (_waiting)
+        {
+            if (_waiting.TryPeek(out var next) && next.Found == first)
+                Begin();
+        }
+    }
+
+    private void Begin()
+    {
+        if (_reads >= ReadsAtOnce)
+            return;
+        _reads++;
+        _ = ReadAllAsync();
     }
 
     private async Task ReadAllAsync()
