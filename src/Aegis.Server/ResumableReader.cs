@@ -5,8 +5,8 @@ namespace Aegis.Server;
 
 /// <summary>
 /// Reads what workflows go on from, for many callers at once: who comes while a read is under way waits for its end, and all who wait
-/// are read together, which costs the database less than half. A further read begins when more wait than one can take, or when the
-/// one under way takes long. A read begins after its callers came, so each sees all that was committed before its call.
+/// are read together, which costs less. A further read begins when more wait than one can take, or when the one under way takes long.
+/// A read begins after its callers came, so each sees all that was committed before its call.
 /// </summary>
 public sealed class ResumableReader(ILedgerStore store, TimeProvider time)
 {

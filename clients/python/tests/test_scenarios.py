@@ -202,6 +202,7 @@ class TestScenarios(ScenarioTest):
         ids = [f"p-{i}" for i in range(40)]
         await asyncio.gather(*(starter.start("permit", i, "RECEIVED", {"id": i}, lease=False) for i in ids))
         handed: list[str] = []
+        closed: list[str] = []
 
         async def worker() -> None:
             engine = await self.engine(await self.client(server.target))
@@ -211,7 +212,8 @@ class TestScenarios(ScenarioTest):
                         self.assertEqual(workflow.workflow_id, workflow.data["id"])
                         handed.append(workflow.workflow_id)
                         await workflow.transition("DONE", status=WorkflowStatus.COMPLETED)
-                    if len(handed) == len(ids):
+                        closed.append(workflow.workflow_id)
+                    if len(closed) == len(ids):
                         return
 
         workers = [asyncio.create_task(worker()), asyncio.create_task(worker())]
