@@ -192,7 +192,7 @@ public sealed partial class PostgresLedgerStore
                 FROM violation
                 WHERE released_at = 0 AND violation.namespace = key.namespace AND violation.workflow_id = key.workflow_id) AS violated
             """,
-            workflows.Count == 1, workflows.Texts(w => w.Namespace), workflows.Texts(w => w.WorkflowId));
+            workflows, all => [all.Texts(w => w.Namespace), all.Texts(w => w.WorkflowId)]);
         if (requestKeys.Count > 0)
         {
             statements.Add("SELECT * FROM record WHERE request_key = ANY ($1)",

@@ -34,14 +34,14 @@ internal static class PostgresStatements
             statements.Add(some.Length == 1 ? WithValues(statement) : WithPlaces(statement), columns(some));
     }
 
-    /// <summary>A statement over such rows that has to answer for all of them at once.</summary>
+    /// <summary>A statement over such rows that has to answer for all of them at once, also where there are none.</summary>
     /// <param name="statements">Those it is sent with.</param>
     /// <param name="statement">What is asked for.</param>
-    /// <param name="isOne">Whether there is one row. The columns have been made of as many.</param>
-    /// <param name="columns">The rows, a parameter a column: see <see cref="Column"/>.</param>
-    public static void AddLook(
-        this NpgsqlBatch statements, string statement, bool isOne, params ReadOnlySpan<NpgsqlParameter> columns) =>
-        statements.Add(isOne ? WithValues(statement) : statement, columns);
+    /// <param name="rows">All rows.</param>
+    /// <param name="columns">A parameter a column of the rows: see <see cref="Column"/>.</param>
+    public static void AddLook<T>(this NpgsqlBatch statements, string statement, IReadOnlyCollection<T> rows,
+        Func<IReadOnlyCollection<T>, NpgsqlParameter[]> columns) =>
+        statements.Add(rows.Count == 1 ? WithValues(statement) : statement, columns(rows));
 
     private const int RowsAtOnce = 64;
     private static readonly ConcurrentDictionary<string, string> ValuesOf = [];

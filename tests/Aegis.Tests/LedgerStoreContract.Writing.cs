@@ -11,7 +11,6 @@ public abstract partial class LedgerStoreContract
     [Test]
     public async Task Every_field_comes_back_as_it_was_recorded()
     {
-        var log = new MemoryLog();
         var parts = Ask.Parts("älice 😀", "～ \"why\"\n\t\\", Ask.Metadata(("😀key", "～"), ("", "empty key"), ("empty", ""), ("\"q\\", "\u007f")),
             [], "", "spiffe://principal");
         var large = new byte[Limits.SnapshotBytesMax];
@@ -24,21 +23,11 @@ public abstract partial class LedgerStoreContract
             Ask.Start("plain") with { Owner = "wörker" },
         ];
 
-        await using var transaction = await BeginAsync(Store, commands);
-        var batch = new LedgerBatch(transaction.State);
-        foreach (var command in commands)
-            batch.Decide(command);
-        await transaction.CommitAsync(batch.Sealed());
-        await transaction.DisposeAsync();
+        var (batch, _) = await WriteBatchAsync(Store, commands);
 
-        var read = (await LogAsync()).Skip(1).ToList();
         using (Assert.EnterMultipleScope())
         {
-            Assert.That(read.Select(r => (r.Record, r.Hash, r.LogIndex)), Is.EqualTo(batch.Records.Select(r => (r.Record, r.Hash, r.LogIndex))));
-            Assert.That(read.Select(r => Convert.ToHexString(r.Encoded.Span)), Is.EqualTo(batch.Records.Select(r => Convert.ToHexString(r.Encoded.Span))));
-            Assert.That(read, Has.All.Matches<StoredRecord>(r => r!.IsConsistent()));
-            foreach (var workflow in batch.Workflows)
-                Assert.That(await Store.FindWorkflowAsync(workflow.Key, default), Is.EqualTo(workflow));
+            await AssertIsStoredAsync(batch, commands.Length);
             Assert.That(await Store.ReadSnapshotAsync(Ask.Key("wf ü/1"), Hash.Of([]), default), Is.EqualTo(Array.Empty<byte>()));
             Assert.That(await Store.ReadSnapshotAsync(Ask.Key("wf ü/1"), Hash.Of(large), default), Is.EqualTo(large));
             Assert.That(await Store.ReadSnapshotAsync(Ask.Key("plain"), Hash.Of(large), default), Is.Null);
@@ -61,23 +50,25 @@ public abstract partial class LedgerStoreContract
             }) with { Owner = n % 5 == 0 ? "" : $"owner {n}" }),
         ];
 
-        await using var transaction = await BeginAsync(Store, commands);
-        var batch = new LedgerBatch(transaction.State);
-        foreach (var command in commands)
-            batch.Decide(command);
-        await transaction.CommitAsync(batch.Sealed());
-        await transaction.DisposeAsync();
+        var (batch, _) = await WriteBatchAsync(Store, commands);
 
-        var read = (await LogAsync()).Skip(1).ToList();
         using (Assert.EnterMultipleScope())
         {
-            Assert.That(read.Select(r => (r.Record, r.Hash, r.LogIndex)), Is.EqualTo(batch.Records.Select(r => (r.Record, r.Hash, r.LogIndex))));
-            Assert.That(read, Has.Count.EqualTo(count).And.All.Matches<StoredRecord>(r => r!.IsConsistent()));
-            foreach (var workflow in batch.Workflows)
-                Assert.That(await Store.FindWorkflowAsync(workflow.Key, default), Is.EqualTo(workflow));
+            await AssertIsStoredAsync(batch, count);
             foreach (var snapshot in batch.Snapshots)
                 Assert.That(await Store.ReadSnapshotAsync(snapshot.Key, snapshot.Sha256, default), Is.EqualTo(snapshot.Content.ToArray()));
         }
+    }
+
+    /// <summary>The records, after the one that opened the log, and the heads.</summary>
+    private async Task AssertIsStoredAsync(LedgerBatch batch, int records)
+    {
+        var read = (await LogAsync()).Skip(1).ToList();
+        Assert.That(read.Select(r => (r.Record, r.Hash, r.LogIndex)), Is.EqualTo(batch.Records.Select(r => (r.Record, r.Hash, r.LogIndex))));
+        Assert.That(read.Select(r => Convert.ToHexString(r.Encoded.Span)), Is.EqualTo(batch.Records.Select(r => Convert.ToHexString(r.Encoded.Span))));
+        Assert.That(read, Has.Count.EqualTo(records).And.All.Matches<StoredRecord>(r => r!.IsConsistent()));
+        foreach (var workflow in batch.Workflows)
+            Assert.That(await Store.FindWorkflowAsync(workflow.Key, default), Is.EqualTo(workflow));
     }
 
     [Test]

@@ -58,15 +58,19 @@ public abstract partial class LedgerStoreContract
         return store;
     }
 
+    protected static async Task<IReadOnlyList<Outcome>> WriteAsync(ILedgerStore store, params Command[] commands) =>
+        (await WriteBatchAsync(store, commands)).Outcomes;
+
     /// <summary>Begins, decides and commits, as a server does.</summary>
-    protected static async Task<IReadOnlyList<Outcome>> WriteAsync(ILedgerStore store, params Command[] commands)
+    protected static async Task<(LedgerBatch Batch, IReadOnlyList<Outcome> Outcomes)> WriteBatchAsync(
+        ILedgerStore store, params Command[] commands)
     {
         await using var transaction = await BeginAsync(store, commands);
         var batch = new LedgerBatch(transaction.State);
         Outcome[] outcomes = [.. commands.Select(batch.Decide)];
         if (!batch.IsEmpty)
             await transaction.CommitAsync(batch.Sealed());
-        return outcomes;
+        return (batch, outcomes);
     }
 
     protected static Task<LedgerTransaction> BeginAsync(ILedgerStore store, params Command[] commands) => store.BeginAsync(
