@@ -42,6 +42,9 @@ public readonly record struct Hash
         BinaryPrimitives.WriteUInt128BigEndian(destination[16..], _low);
     }
 
+    /// <summary>Whether its first half is this.</summary>
+    internal bool BeginsWith(Bytes16 half) => half == new Bytes16(_high);
+
     public byte[] ToArray()
     {
         var bytes = new byte[Size];
@@ -72,6 +75,8 @@ public readonly record struct Bytes16
             throw new ArgumentException($"Expected {Size} bytes, not {bytes.Length}.", nameof(bytes));
         _value = BinaryPrimitives.ReadUInt128BigEndian(bytes);
     }
+
+    internal Bytes16(UInt128 value) => _value = value;
 
     public void CopyTo(Span<byte> destination) => BinaryPrimitives.WriteUInt128BigEndian(destination, _value);
 

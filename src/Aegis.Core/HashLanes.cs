@@ -47,16 +47,34 @@ public sealed class HashLanes
     /// <summary>A message that should have a hash: told once enough of them are together, or by <see cref="Complete"/>.</summary>
     public void Expect(ReadOnlySpan<byte> message, Hash hash)
     {
-        var blocks = (message.Length + PaddingBytes + BlockBytes - 1) / BlockBytes;
-        if (blocks > BlocksMax)
+        if (Room(message) is not { } waiting)
         {
             AreAsExpected &= Hash.Of(message) == hash;
             return;
         }
-        var waiting = _waiting[blocks] ??= new Waiting(blocks);
         waiting.Put(message, hash);
         if (waiting.Count == Lanes)
             AreAsExpected &= waiting.Compare();
+    }
+
+    /// <summary>A message whose hash should begin so.</summary>
+    public void ExpectBeginning(ReadOnlySpan<byte> message, Bytes16 half)
+    {
+        if (Room(message) is not { } waiting)
+        {
+            AreAsExpected &= Hash.Of(message).BeginsWith(half);
+            return;
+        }
+        waiting.Put(message, half);
+        if (waiting.Count == Lanes)
+            AreAsExpected &= waiting.Compare();
+    }
+
+    /// <summary>Where messages of this length wait; null for one that is too long to.</summary>
+    private Waiting? Room(ReadOnlySpan<byte> message)
+    {
+        var blocks = (message.Length + PaddingBytes + BlockBytes - 1) / BlockBytes;
+        return blocks > BlocksMax ? null : _waiting[blocks] ??= new Waiting(blocks);
     }
 
     /// <summary>Looks at what is still waited for.</summary>
@@ -75,7 +93,7 @@ public sealed class HashLanes
         {
             children[2 * i].CopyTo(node[1..]);
             children[(2 * i) + 1].CopyTo(node[(1 + Hash.Size)..]);
-            _nodes.Put(node, default);
+            _nodes.Put(node, Hash.Zero);
             if (_nodes.Count < Lanes && i + 1 < children.Length / 2)
                 continue;
             var hashes = _nodes.Hashes();
@@ -89,11 +107,25 @@ public sealed class HashLanes
         // Word by word, of each word that of the first message first.
         private readonly Vector512<uint>[] _words = new Vector512<uint>[blocks * WordsPerBlock];
         private readonly Hash[] _expected = new Hash[Lanes];
+        // Of which only the first half is expected.
+        private readonly Bytes16?[] _halves = new Bytes16?[Lanes];
         private readonly Hash[] _hashes = new Hash[Lanes];
 
         public int Count { get; private set; }
 
         public void Put(ReadOnlySpan<byte> message, Hash expected)
+        {
+            (_expected[Count], _halves[Count]) = (expected, null);
+            Put(message);
+        }
+
+        public void Put(ReadOnlySpan<byte> message, Bytes16 half)
+        {
+            _halves[Count] = half;
+            Put(message);
+        }
+
+        private void Put(ReadOnlySpan<byte> message)
         {
             var words = MemoryMarshal.Cast<Vector512<uint>, uint>(_words.AsSpan());
             var rest = message;
@@ -107,14 +139,17 @@ public sealed class HashLanes
             for (place += Lanes; place < words.Length - Lanes; place += Lanes)
                 words[place] = 0;
             words[words.Length - Lanes + Count] = (uint)message.Length * 8;
-            _expected[Count++] = expected;
+            Count++;
         }
 
         /// <summary>Whether all of them have the hashes that are expected. Then it waits for other messages.</summary>
         public bool Compare()
         {
             var hashes = Hashes();
-            return hashes.SequenceEqual(_expected.AsSpan(0, hashes.Length));
+            var areAsExpected = true;
+            for (var i = 0; i < hashes.Length; i++)
+                areAsExpected &= _halves[i] is { } half ? hashes[i].BeginsWith(half) : hashes[i] == _expected[i];
+            return areAsExpected;
         }
 
         /// <summary>Their hashes, until the next are taken. Then it waits for other messages.</summary>

@@ -17,6 +17,7 @@ public ref struct RawRecord
     public ReadOnlySpan<byte> ToState { get; init; }
     public long Status { get; init; }
     public ReadOnlySpan<byte> RequestId { get; init; }
+    public ReadOnlySpan<byte> RequestKey { get; init; }
     public long LeaseEpoch { get; init; }
     public long OccurredAt { get; init; }
     public long RecordedAt { get; init; }
@@ -34,14 +35,15 @@ public ref struct RawRecord
     public ReadOnlySpan<byte> Encoded { get; init; }
 
     /// <summary>
-    /// Whether fields, encoded bytes and hash agree, and every part that the record had is there and as it was: then
+    /// Whether fields, encoded bytes and hash agree, every part that the record had is there and as it was, and so is its key: then
     /// <see cref="RecordVote"/> has nothing to find. What is not consistent may still be in order, where values were erased.
     /// </summary>
     public readonly bool IsConsistent() => IsConsistent(null);
 
     /// <summary>The same, as far as the lanes do not tell otherwise once they are complete.</summary>
     internal readonly bool IsConsistent(HashLanes? lanes) =>
-        RecordFormat.Encodes(this) && RecordFormat.HasItsHash(this, lanes) && RecordFormat.HasItsParts(this, lanes);
+        RecordFormat.Encodes(this) && RecordFormat.HasItsHash(this, lanes) && RecordFormat.HasItsParts(this, lanes)
+        && RecordFormat.HasItsKey(this, lanes);
 
     /// <summary>What the rules of a chain ask of a record that is consistent.</summary>
     internal readonly ChainStep ToChainStep(Texts texts)
@@ -80,7 +82,8 @@ public ref struct RawRecord
             Snapshot = SnapshotSalt is { } s
                 ? new SnapshotPart(s, texts.Get(SnapshotContentType), SnapshotSize, SnapshotSha256)
                 : null,
-        }, Encoded.ToArray(), Hash, LogIndex);
+        }, Encoded.ToArray(), Hash, LogIndex)
+        { RequestKey = RequestKey.ToArray() };
     }
 }
 

@@ -91,6 +91,15 @@ public sealed record StoredRecord(Record Record, ReadOnlyMemory<byte> Encoded, H
     /// <summary>Room for tags, salts and hashes, beside the encoded bytes and the values of the parts.</summary>
     internal const int FieldBytes = 512;
 
+    /// <summary>
+    /// Under what its request_id is looked up, as it is stored: empty for none, and null where it was not read. Not part of what is
+    /// proven, and yet one that was altered would have a repeated request done again.
+    /// </summary>
+    public ReadOnlyMemory<byte>? RequestKey { get; init; }
+
+    /// <summary>Whether that is what it should be, as far as it was read.</summary>
+    internal bool HasItsRequestKey => RequestKey is not { } key || key.Span.SequenceEqual(RecordFormat.KeyOf(Record));
+
     /// <summary>A new record with its bytes and hash.</summary>
     public static StoredRecord Seal(Record record, long logIndex)
     {

@@ -71,6 +71,18 @@ public static partial class RecordFormat
         }
     }
 
+    /// <summary>Whether it is looked up by its request_id, if it has one. The lanes may tell later.</summary>
+    internal static bool HasItsKey(in RawRecord record, HashLanes? lanes)
+    {
+        if (record.RequestId.IsEmpty || record.RequestKey.Length != Core.Bytes16.Size)
+            return record.RequestId.IsEmpty && record.RequestKey.IsEmpty;
+        var writer = WriteRequest(record.Namespace, record.WorkflowId, record.RequestId);
+        if (lanes is null)
+            return Core.Hash.Of(writer.Written).BeginsWith(new Bytes16(record.RequestKey));
+        lanes.ExpectBeginning(writer.Written, new Bytes16(record.RequestKey));
+        return true;
+    }
+
     private static bool Has(Writer writer, Hash hash, HashLanes? lanes)
     {
         if (lanes is null)

@@ -194,13 +194,22 @@ public static partial class RecordFormat
     /// </summary>
     public static Bytes16 RequestKey(WorkflowKey workflow, string requestId)
     {
-        var writer = new Writer();
-        writer.Opaque16(workflow.Namespace);
-        writer.Opaque16(workflow.WorkflowId);
-        writer.Opaque16(requestId);
+        var writer = WriteRequest(workflow.Namespace, workflow.WorkflowId, requestId);
         Span<byte> digest = stackalloc byte[Core.Hash.Size];
         Core.Hash.Of(writer.Written).CopyTo(digest);
         return new Bytes16(digest[..Core.Bytes16.Size]);
+    }
+
+    /// <summary>The key of a record that was made by a request; empty for one without a request_id.</summary>
+    internal static byte[] KeyOf(Record record) => record.RequestId.Length == 0 ? [] : RequestKey(record.Key, record.RequestId).ToArray();
+
+    private static Writer WriteRequest(scoped Text @namespace, scoped Text workflowId, scoped Text requestId)
+    {
+        var writer = new Writer();
+        writer.Opaque16(@namespace);
+        writer.Opaque16(workflowId);
+        writer.Opaque16(requestId);
+        return writer;
     }
 
     /// <summary>opaque16 namespace ‖ opaque16 workflow_id ‖ u64 sequence ‖ hash: the last line of a statement, before base64.</summary>

@@ -59,7 +59,7 @@ public sealed class RecordVote
         var fromBytes = RecordFormat.HashOf(stored.Encoded.Span);
         var fromFields = Recomputed.Equals(stored.Record, stored.Encoded.Span) ? fromBytes : Recomputed.Of(stored.Record);
         if (fromFields == stored.Hash && fromBytes == stored.Hash)
-            return new RecordVote(stored, stored.Record, stored.Hash, null);
+            return new RecordVote(stored, stored.Record, stored.Hash, stored.HasItsRequestKey ? null : AlteredKey(stored, key));
 
         var decoded = RecordFormat.TryDecode(stored.Encoded.Span);
         stored = WithDigestsOf(decoded, stored);
@@ -124,6 +124,12 @@ public sealed class RecordVote
         return new RecordVote(stored, record, stored.Hash,
             moved ? finding with { Class = ViolationClass.RecordsReordered } : finding);
     }
+
+    /// <summary>The key is in no hash, but what it has to be is: a repeated request would be done again.</summary>
+    private static Violation AlteredKey(StoredRecord stored, WorkflowKey key) => Modified(stored, key,
+        "The stored request_key is not that of the request_id.", stored.Hash, stored.Hash,
+        [new Difference("request_key", Convert.ToHexStringLower(RecordFormat.KeyOf(stored.Record)),
+            Convert.ToHexStringLower(stored.RequestKey!.Value.Span))]);
 
     private static Violation Modified(StoredRecord stored, WorkflowKey key, string message, Hash expected, Hash actual,
         IReadOnlyList<Difference> differences) =>

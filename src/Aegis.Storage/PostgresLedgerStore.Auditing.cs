@@ -42,7 +42,7 @@ public sealed partial class PostgresLedgerStore
             COPY (
                 SELECT
                     log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status, request_id,
-                    lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
+                    request_key, lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
                     snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256, hash, encoded
                 FROM record
                 WHERE log_index >= current_setting('aegis.from')::bigint AND log_index < current_setting('aegis.to')::bigint
@@ -60,7 +60,7 @@ public sealed partial class PostgresLedgerStore
             """
             SELECT
                 r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
-                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.request_key, r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
                 r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
             FROM unnest($1::text[], $2::text[], $3::bigint[]) AS place (namespace, workflow_id, sequence)
             CROSS JOIN LATERAL (
@@ -83,7 +83,7 @@ public sealed partial class PostgresLedgerStore
             """
             SELECT
                 r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
-                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.request_key, r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
                 r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
             FROM unnest($1::text[], $2::text[], $3::bigint[]) AS place (namespace, workflow_id, sequence)
             CROSS JOIN LATERAL (

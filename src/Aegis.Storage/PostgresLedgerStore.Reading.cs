@@ -84,7 +84,7 @@ public sealed partial class PostgresLedgerStore
                 w.importing, w.lease_owner, w.lease_epoch, w.lease_expires_at, w.quarantined,
                 s.content,
                 r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
-                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.request_key, r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
                 r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             CROSS JOIN LATERAL (

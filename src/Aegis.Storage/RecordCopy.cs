@@ -14,7 +14,7 @@ internal delegate void RawRecordHandler(in RawRecord record);
 /// </summary>
 internal sealed class RecordCopy(RawRecordHandler take)
 {
-    private const int Columns = 26;
+    private const int Columns = 27;
     private const int FlagsBytes = 4;
     private static readonly byte[] Signature = [.. "PGCOPY\n"u8, 0xff, .. "\r\n"u8, 0];
 
@@ -121,21 +121,22 @@ internal sealed class RecordCopy(RawRecordHandler take)
         ToState = row[8],
         Status = row.Integer(9),
         RequestId = row[10],
-        LeaseEpoch = row.Integer(11),
-        OccurredAt = row.Integer(12),
-        RecordedAt = row.Integer(13),
-        PersonSalt = row.Salt(14),
-        Actor = row[15],
-        Principal = row[16],
-        ContentSalt = row.Salt(17),
-        Reason = row[18],
-        Metadata = row.Metadata(19),
-        SnapshotSalt = row.Salt(20),
-        SnapshotContentType = row[21],
-        SnapshotSize = row.Integer(22),
-        SnapshotSha256 = row.Hash(23),
-        Hash = row.Hash(24),
-        Encoded = row[25],
+        RequestKey = row[11],
+        LeaseEpoch = row.Integer(12),
+        OccurredAt = row.Integer(13),
+        RecordedAt = row.Integer(14),
+        PersonSalt = row.Salt(15),
+        Actor = row[16],
+        Principal = row[17],
+        ContentSalt = row.Salt(18),
+        Reason = row[19],
+        Metadata = row.Metadata(20),
+        SnapshotSalt = row.Salt(21),
+        SnapshotContentType = row[22],
+        SnapshotSize = row.Integer(23),
+        SnapshotSha256 = row.Hash(24),
+        Hash = row.Hash(25),
+        Encoded = row[26],
     };
 
     private readonly ref struct Row(ReadOnlySpan<byte> bytes, ReadOnlySpan<Range> columns)

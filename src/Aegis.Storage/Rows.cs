@@ -19,6 +19,7 @@ internal sealed class RecordRow
     public string ToState { get; init; } = "";
     public long Status { get; init; }
     public string RequestId { get; init; } = "";
+    public byte[]? RequestKey { get; init; }
     public long LeaseEpoch { get; init; }
     public long OccurredAt { get; init; }
     public long RecordedAt { get; init; }
@@ -36,7 +37,7 @@ internal sealed class RecordRow
     public byte[] Encoded { get; init; } = [];
 
     /// <summary>
-    /// A record by the order of its columns, from log_index to encoded, request_key left out: verification reads millions of them.
+    /// A record by the order of its columns, from log_index to encoded: verification reads millions of them.
     /// </summary>
     /// <param name="reader">Where it stands.</param>
     /// <param name="first">The column of log_index.</param>
@@ -55,21 +56,22 @@ internal sealed class RecordRow
             ToState = reader.GetString(first + 8),
             Status = reader.GetInt64(first + 9),
             RequestId = reader.GetString(first + 10),
-            LeaseEpoch = reader.GetInt64(first + 11),
-            OccurredAt = reader.GetInt64(first + 12),
-            RecordedAt = reader.GetInt64(first + 13),
-            PersonSalt = Bytes(14),
-            Actor = Text(15),
-            Principal = Text(16),
-            ContentSalt = Bytes(17),
-            Reason = Text(18),
-            Metadata = Text(19),
-            SnapshotSalt = Bytes(20),
-            SnapshotContentType = Text(21),
-            SnapshotSize = reader.IsDBNull(first + 22) ? null : reader.GetInt64(first + 22),
-            SnapshotSha256 = Bytes(23),
-            Hash = Bytes(24) ?? [],
-            Encoded = Bytes(25) ?? [],
+            RequestKey = Bytes(11),
+            LeaseEpoch = reader.GetInt64(first + 12),
+            OccurredAt = reader.GetInt64(first + 13),
+            RecordedAt = reader.GetInt64(first + 14),
+            PersonSalt = Bytes(15),
+            Actor = Text(16),
+            Principal = Text(17),
+            ContentSalt = Bytes(18),
+            Reason = Text(19),
+            Metadata = Text(20),
+            SnapshotSalt = Bytes(21),
+            SnapshotContentType = Text(22),
+            SnapshotSize = reader.IsDBNull(first + 23) ? null : reader.GetInt64(first + 23),
+            SnapshotSha256 = Bytes(24),
+            Hash = Bytes(25) ?? [],
+            Encoded = Bytes(26) ?? [],
         }.ToStoredRecordUnread();
 
         byte[]? Bytes(int column) => reader.IsDBNull(first + column) ? null : reader.GetFieldValue<byte[]>(first + column);
@@ -128,7 +130,7 @@ internal sealed class RecordRow
                 : new SnapshotPart(Salt(SnapshotSalt), SnapshotContentType ?? "", SnapshotSize ?? 0,
                     HashBytes.One(SnapshotSha256)),
         };
-        return new StoredRecord(record, Encoded, HashBytes.One(Hash), LogIndex);
+        return new StoredRecord(record, Encoded, HashBytes.One(Hash), LogIndex) { RequestKey = RequestKey ?? [] };
     }
 
     /// <summary>A salt or hash of another length was altered; what it becomes matches nothing.</summary>

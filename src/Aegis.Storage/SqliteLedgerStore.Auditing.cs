@@ -27,7 +27,7 @@ public sealed partial class SqliteLedgerStore
             """
             SELECT
                 log_index, log_id, namespace, workflow_id, sequence, kind, workflow_type, from_state, to_state, status, request_id,
-                lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
+                request_key, lease_epoch, occurred_at, recorded_at, person_salt, actor, principal, content_salt, reason, metadata,
                 snapshot_salt, snapshot_content_type, snapshot_size, snapshot_sha256, hash, encoded
             FROM record
             WHERE log_index >= $from AND log_index < $to
@@ -48,7 +48,7 @@ public sealed partial class SqliteLedgerStore
             """
             SELECT
                 r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
-                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.request_key, r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
                 r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
             FROM json_each($places) AS place
             CROSS JOIN record AS r
@@ -72,7 +72,7 @@ public sealed partial class SqliteLedgerStore
             """
             SELECT
                 r.log_index, r.log_id, r.namespace, r.workflow_id, r.sequence, r.kind, r.workflow_type, r.from_state, r.to_state, r.status, r.request_id,
-                r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
+                r.request_key, r.lease_epoch, r.occurred_at, r.recorded_at, r.person_salt, r.actor, r.principal, r.content_salt, r.reason, r.metadata,
                 r.snapshot_salt, r.snapshot_content_type, r.snapshot_size, r.snapshot_sha256, r.hash, r.encoded
             FROM json_each($places) AS place
             CROSS JOIN record AS r

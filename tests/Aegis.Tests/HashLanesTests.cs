@@ -50,6 +50,27 @@ public sealed class HashLanesTests
     }
 
     [Test]
+    public void A_hash_that_begins_otherwise_is_noticed_among_whole_ones()
+    {
+        for (var wrong = -1; wrong < 40; wrong++)
+        {
+            var lanes = new HashLanes();
+            for (var i = 0; i < 40; i++)
+            {
+                byte[] message = [(byte)i];
+                var half = Hash.Of(message).ToArray()[..Bytes16.Size];
+                if (i == wrong)
+                    half[^1] ^= 1;
+                lanes.ExpectBeginning(message, new Bytes16(half));
+                lanes.Expect(message, Hash.Of(message));
+            }
+            lanes.Complete();
+
+            Assert.That(lanes.AreAsExpected, Is.EqualTo(wrong < 0), $"message {wrong}");
+        }
+    }
+
+    [Test]
     public void Nodes_are_those_of_the_tree()
     {
         var children = Enumerable.Range(0, 75).Select(i => Hash.Of([(byte)i])).ToArray();

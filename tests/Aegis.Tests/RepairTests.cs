@@ -41,6 +41,8 @@ public sealed class RepairTests(Database database, bool isTiled) : IAsyncDisposa
 
     [TestCase("to_state = 'STOLEN'")]
     [TestCase("occurred_at = 5, lease_epoch = 7, request_id = 'other', request_key = NULL")]
+    [TestCase("request_key = NULL")]
+    [TestCase("request_key = @zero")]
     [TestCase("hash = @zero")]
     [TestCase("encoded = @zero")]
     public async Task Stored_fields_come_back_from_what_the_log_keeps(string edit)

@@ -33,6 +33,10 @@ public sealed class TamperMatrixTests(Database database)
         ["edit the hash"] = new(Pb.ViolationClass.FieldModified, 3,
             async s => await SqlAsync(s, "UPDATE record SET hash = @hash WHERE workflow_id = 'case' AND sequence = 3",
                 new { hash = new byte[32] })),
+        ["edit the key of a request"] = new(Pb.ViolationClass.FieldModified, 3,
+            async s => await SqlAsync(s, "UPDATE record SET request_key = NULL WHERE workflow_id = 'case' AND sequence = 3"),
+            Differs: ("request_key", Convert.ToHexStringLower(
+                RecordFormat.RequestKey(new WorkflowKey("default", Workflow), "request 3").ToArray()), "")),
         ["delete a record"] = new(Pb.ViolationClass.RecordMissing, 3,
             async s => await SqlAsync(s, "DELETE FROM record WHERE workflow_id = 'case' AND sequence = 3")),
         ["insert a record beyond the head"] = new(Pb.ViolationClass.RecordInserted, 0, InsertAsync, AnySequence: true),
