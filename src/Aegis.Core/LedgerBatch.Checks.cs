@@ -23,15 +23,23 @@ public sealed partial class LedgerBatch
             return CheckQuarantine(key) ?? new Refused(Refusal.NotFound(key));
         if (CheckQuarantine(key) is { } quarantined)
             return quarantined;
+        if (_state.Broken.Contains(key))
+        {
+            return new Refused(new Refusal(Reason.ChainBroken,
+                $"The stored head of the workflow {key} is not what its newest record says, and nothing is written upon it. "
+                + "VerifyWorkflow tells what differs.", Refusal.Of(key)));
+        }
         if (workflow.Importing)
         {
             return new Refused(Refusal.Conflict(Reason.WorkflowClosed,
                 $"The workflow {key} is being imported, and closed until its last record is stored.", workflow));
         }
         return workflow.IsClosed
-            ? new Refused(Refusal.Conflict(Reason.WorkflowClosed,
-                $"The workflow {key} is closed: {workflow.Status.ToString().ToUpperInvariant()} in the state "
-                + $"\"{workflow.State}\".", workflow))
+            ? new Refused(WithFacts(
+                Refusal.Conflict(Reason.WorkflowClosed,
+                    $"The workflow {key} is closed: {workflow.Status.ToString().ToUpperInvariant()} in the state "
+                    + $"\"{workflow.State}\".", workflow),
+                ("current_status", workflow.Status.ToString().ToUpperInvariant())))
             : null;
     }
 
@@ -67,13 +75,17 @@ public sealed partial class LedgerBatch
     {
         if (expected.Sequence is { } sequence && sequence != workflow.Sequence)
         {
-            return new Refused(Refusal.Conflict(Reason.SequenceMismatch,
-                $"The workflow {workflow.Key} is at sequence {workflow.Sequence}, not {sequence}.", workflow));
+            return new Refused(WithFacts(
+                Refusal.Conflict(Reason.SequenceMismatch,
+                    $"The workflow {workflow.Key} is at sequence {workflow.Sequence}, not {sequence}.", workflow),
+                ("expected_sequence", Refusal.Text(sequence))));
         }
         if (expected.Hash is { } hash && hash != workflow.HeadHash)
         {
-            return new Refused(Refusal.Conflict(Reason.HashMismatch,
-                $"The head of the workflow {workflow.Key} has the hash {workflow.HeadHash}, not {hash}.", workflow));
+            return new Refused(WithFacts(
+                Refusal.Conflict(Reason.HashMismatch,
+                    $"The head of the workflow {workflow.Key} has the hash {workflow.HeadHash}, not {hash}.", workflow),
+                ("expected_hash", hash.ToString())));
         }
         return null;
     }
@@ -127,7 +139,8 @@ public sealed partial class LedgerBatch
             if (!(record.Content?.Metadata ?? Metadata.Empty).Equals(parts.Content?.Metadata ?? Metadata.Empty))
                 return "metadata";
         }
-        if (command is StartCommand { SnapshotFromFork: true })
+        // What the request left to the source is compared as long as the source can be had.
+        if (command is StartCommand { SnapshotFromFork: true, ForkRefusal: not null })
             return null;
         if (record.IsCheckpoint != (parts.Snapshot is not null))
             return "snapshot";
@@ -146,11 +159,11 @@ public sealed partial class LedgerBatch
                     return "kind";
                 if (record.WorkflowType != start.WorkflowType)
                     return "workflow_type";
-                if (!start.StateFromFork && record.ToState != start.InitialState)
+                if (!SamePoint(workflow.ForkedFrom, start.ForkedFrom))
+                    return "forked_from";
+                if ((!start.StateFromFork || start.ForkRefusal is null) && record.ToState != start.InitialState)
                     return "initial_state";
-                if (record.Status != start.Status)
-                    return "status";
-                return SamePoint(workflow.ForkedFrom, start.ForkedFrom) ? null : "forked_from";
+                return record.Status == start.Status ? null : "status";
             case TransitionCommand transition:
                 if (record.Kind != RecordKind.Transition)
                     return "kind";

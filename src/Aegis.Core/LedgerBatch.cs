@@ -41,6 +41,12 @@ public sealed record BatchState
     /// <summary>The heads of the workflows asked for, of those that exist.</summary>
     public required IReadOnlyList<Workflow> Workflows { get; init; }
 
+    /// <summary>
+    /// Those of the workflows whose stored head is not what their newest record says: it was altered behind the service, and what
+    /// would be written upon it would be signed.
+    /// </summary>
+    public IReadOnlySet<WorkflowKey> Broken { get; init; } = new HashSet<WorkflowKey>();
+
     /// <summary>The records of the request_ids asked for, of those that are known.</summary>
     public required IReadOnlyList<StoredRecord> KnownRequests { get; init; }
 }
@@ -218,9 +224,10 @@ public sealed partial class LedgerBatch
             return outcome;
         if (command.FromState != workflow.State)
         {
-            return new Refused(Refusal.Conflict(Reason.StateMismatch,
-                $"The workflow {command.Key} is in the state \"{workflow.State}\", not \"{command.FromState}\".",
-                workflow));
+            return new Refused(WithFacts(
+                Refusal.Conflict(Reason.StateMismatch,
+                    $"The workflow {command.Key} is in the state \"{workflow.State}\", not \"{command.FromState}\".", workflow),
+                ("from_state", command.FromState)));
         }
         if (CheckExpectation(workflow, command.Expected) is { } unexpected)
             return unexpected;

@@ -50,6 +50,11 @@ public sealed record Violation(ViolationClass Class, WorkflowKey Key, long Seque
         ? this with { Differences = [.. Differences.Select(d => d.IsErasable ? new Difference(d.Field, null, null) : d)] }
         : this;
 
+    /// <summary>The violation with no longer values than can be told.</summary>
+    internal Violation Shortened() => Differences.All(d => d.Original == Difference.Cut(d.Original) && d.Found == Difference.Cut(d.Found))
+        ? this
+        : this with { Differences = [.. Differences.Select(d => new Difference(d.Field, Difference.Cut(d.Original), Difference.Cut(d.Found)))] };
+
     /// <summary>
     /// Names the finding: class, place, and what was found there. Lower-case hex of the first 16 bytes of
     /// <code>
@@ -101,7 +106,7 @@ public sealed record Violation(ViolationClass Class, WorkflowKey Key, long Seque
 /// <param name="FoundAt">When, in microseconds since 1970, by the clock of the server that found it.</param>
 public sealed record FoundViolation(string Id, Violation Violation, long FoundAt)
 {
-    public FoundViolation(Violation violation, long foundAt) : this(violation.Id(), violation.WithoutErasable(), foundAt)
+    public FoundViolation(Violation violation, long foundAt) : this(violation.Id(), violation.WithoutErasable().Shortened(), foundAt)
     {
     }
 
@@ -119,6 +124,9 @@ public sealed record FoundViolation(string Id, Violation Violation, long FoundAt
 
     /// <summary>When an operator released it, or what it tells of was repaired; 0 while it is open.</summary>
     public long ReleasedAt { get; init; }
+
+    /// <summary>Whether what it tells of was repaired: found again, it would be another.</summary>
+    public bool IsRepaired { get; init; }
 }
 
 /// <summary>What an act upon the log does to violations that are open.</summary>
@@ -169,6 +177,13 @@ public sealed record Difference(string Field, string? Original, string? Found)
 {
     /// <summary>Whether the values can be erased: of those only the field or part is told, never what it held.</summary>
     public bool IsErasable => Field is "person" or "content" or "snapshot" or "actor" or "principal" or "reason" or "metadata";
+
+    // A text can be as large as a database makes it.
+    private const int ValueLengthMax = 4096;
+
+    /// <summary>As much of a value as is told.</summary>
+    [return: System.Diagnostics.CodeAnalysis.NotNullIfNotNull(nameof(text))]
+    public static string? Cut(string? text) => text?.Length > ValueLengthMax ? text[..ValueLengthMax] + "…" : text;
 
     /// <summary>The fields of the record format that are not the same in both, under their names there.</summary>
     public static IReadOnlyList<Difference> Between(Record original, Record found)

@@ -50,6 +50,17 @@ public static class WorkflowHeads
             };
     }
 
+    /// <summary>Whether a stored head is what the encoded bytes of its newest record say, as far as a write goes on from it.</summary>
+    public static bool IsOf(Workflow head, ReadOnlySpan<byte> newest) =>
+        RecordFormat.TryDecode(newest) is { } record
+        && RecordFormat.HashOf(newest) == head.HeadHash
+        && record.Key == head.Key
+        && record.Sequence == head.Sequence
+        && record.WorkflowType == head.WorkflowType
+        && record.ToState == head.State
+        && record.Status == head.Status
+        && record.RecordedAt == head.UpdatedAt;
+
     /// <summary>The finding that a workflow has records and no head.</summary>
     public static Violation Gone(WorkflowKey key) =>
         Modified(key, "The stored head of the workflow is gone, and its records are there.");

@@ -23,6 +23,25 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
     public async Task<Workflow> FindAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken) =>
         await FoundAsync(key, await store.FindWorkflowAsync(key, cancellationToken), allowQuarantined, cancellationToken);
 
+    /// <summary>
+    /// The same, compared with its newest record: a head that was altered behind the service is not handed on. With
+    /// <paramref name="allowQuarantined"/> it is.
+    /// </summary>
+    /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
+    public async Task<Workflow> FindCheckedAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)
+    {
+        var workflow = await FindAsync(key, allowQuarantined, cancellationToken);
+        if (allowQuarantined)
+            return workflow;
+        var newest = (await store.ReadRecordsAsync([(key, workflow.Sequence)], cancellationToken)).SingleOrDefault();
+        if (((newest is null ? null : RecordVote.Of(newest).Finding)
+            ?? WorkflowHeads.Check(key, workflow, newest, first: null, workflow.CheckpointSequence)) is { } violation)
+        {
+            Demand([violation]);
+        }
+        return workflow;
+    }
+
     /// <summary>A workflow as <see cref="FindAsync"/> gives it, with what it goes on from.</summary>
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
     public async Task<Resumable> FindResumableAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)

@@ -1,6 +1,7 @@
 using System.Threading.Channels;
 using Aegis.Core;
 using Aegis.Storage;
+using Google.Protobuf.WellKnownTypes;
 
 namespace Aegis.Server;
 
@@ -17,9 +18,6 @@ public sealed partial class Findings(
     private const int KeptMax = 10_000;
     private const int StoredAtOnce = 500;
     private const int QuarantinesAtOnce = 50;
-
-    // The text of a difference can be as large as a database makes it.
-    private const int ValueLengthMax = 4096;
 
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan SettlePatience = TimeSpan.FromSeconds(2);
@@ -89,7 +87,7 @@ public sealed partial class Findings(
         {
             foreach (var violation in violations)
             {
-                var found = new FoundViolation(Shortened(violation), foundAt) { ReadAt = readAt ?? SizeBefore(now) };
+                var found = new FoundViolation(violation, foundAt) { ReadAt = readAt ?? SizeBefore(now) };
                 var isStored = _stored.TryGetValue(found.Id, out var at) && time.GetElapsedTime(at, now) < StoredLately;
                 // Beyond so many they are found again once there is room.
                 if ((areFresh || !isStored) && _waiting.Count < KeptMax)
@@ -101,6 +99,39 @@ public sealed partial class Findings(
             }
         }
         _wake.Wake();
+    }
+
+    /// <summary>
+    /// What was found now, each as it is kept where it is: when it was found first, at which head it was good, and whether it is
+    /// released. What was repaired and is found again is new.
+    /// </summary>
+    public async Task<IReadOnlyList<FoundViolation>> AsKeptAsync(IReadOnlyList<Violation> violations, CancellationToken cancellationToken)
+    {
+        var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
+        var found = violations.Select(v => new FoundViolation(v, foundAt)).ToList();
+        var kept = new Dictionary<string, FoundViolation>();
+        try
+        {
+            foreach (var ids in found.Select(f => f.Id).Distinct().Chunk(StoredAtOnce))
+            {
+                var filter = new ViolationFilter { Ids = ids, IncludeReleased = true };
+                foreach (var one in await store.ListViolationsAsync(filter, long.MaxValue, ids.Length, cancellationToken))
+                    kept[one.Id] = one;
+            }
+        }
+        catch (StoreException e)
+        {
+            // It is found all the same.
+            logger.LogDebug(e, "What is kept of {Count} violations cannot be read", found.Count);
+        }
+        return found.ConvertAll(f => kept.TryGetValue(f.Id, out var known) && !known.IsRepaired
+            ? f with
+            {
+                FoundAt = known.FoundAt,
+                ReleasedAt = known.ReleasedAt,
+                Violation = f.Violation with { LastGoodLogSize = known.Violation.LastGoodLogSize },
+            }
+            : f);
     }
 
     /// <summary>Waits for findings that have to be looked at again before they are told: all that there are.</summary>
@@ -312,16 +343,6 @@ public sealed partial class Findings(
                 : $"{d.Field} was {d.Original ?? "unknown"}, is {d.Found ?? "gone"}")),
             waiting.Found.Id);
     }
-
-    private static Violation Shortened(Violation violation) =>
-        violation.Differences.All(d => (d.Original?.Length ?? 0) <= ValueLengthMax && (d.Found?.Length ?? 0) <= ValueLengthMax)
-            ? violation
-            : violation with
-            {
-                Differences = [.. violation.Differences.Select(d => new Difference(d.Field, Cut(d.Original), Cut(d.Found)))],
-            };
-
-    private static string? Cut(string? text) => text?.Length > ValueLengthMax ? text[..ValueLengthMax] + "…" : text;
 
     public override void Dispose()
     {

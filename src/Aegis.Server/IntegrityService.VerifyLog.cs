@@ -66,12 +66,8 @@ public sealed partial class IntegrityService
         {
             var told = verification.Take(violations);
             findings.Report(told);
-            var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
-            foreach (var violation in told)
-            {
-                await stream.WriteAsync(
-                    new Pb.VerifyLogResponse { Violation = new FoundViolation(violation, foundAt).ToPb() }, cancellationToken);
-            }
+            foreach (var violation in await findings.AsKeptAsync(told, cancellationToken))
+                await stream.WriteAsync(new Pb.VerifyLogResponse { Violation = violation.ToPb() }, cancellationToken);
         }
     }
 

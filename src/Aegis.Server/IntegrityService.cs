@@ -49,7 +49,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             findings.Report(violations, place.Size);
             await findings.SettleAsync(cancellationToken);
         }
-        var response = ResponseOf(verifier, violations, place.Size);
+        var response = ResponseOf(verifier, await findings.AsKeptAsync(violations, cancellationToken), place.Size);
         if (response.Intact && head is not null)
             response.Statement = await StatementAsync(head, place, cancellationToken);
         return response;
@@ -61,7 +61,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         var open = await OpenAsync(new ViolationFilter { Namespace = key.Namespace, WorkflowId = key.WorkflowId }, cancellationToken);
         if (open.Count == 0)
             throw new RefusalException(Refusal.NotFound(key));
-        return ResponseOf(new ChainVerifier(key), [.. open.Select(v => v.Violation)], logSize);
+        return ResponseOf(new ChainVerifier(key), open, logSize);
     }
 
     /// <summary>Reads the chain and its snapshots, and then the head.</summary>
@@ -103,7 +103,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         return WorkflowHeads.ForkedElsewhere(head.Key, fork, source[0].Hash);
     }
 
-    private Pb.VerifyWorkflowResponse ResponseOf(ChainVerifier verifier, List<Violation> violations, long logSize)
+    private static Pb.VerifyWorkflowResponse ResponseOf(ChainVerifier verifier, IReadOnlyList<FoundViolation> violations, long logSize)
     {
         var response = new Pb.VerifyWorkflowResponse
         {
@@ -113,11 +113,10 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             HeadHash = verifier.HeadHash.ToPb(),
             LogSize = (ulong)logSize,
         };
-        var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
         var bytes = 0;
         foreach (var violation in violations.Take(ChainVerifier.ViolationsMax))
         {
-            var message = new FoundViolation(violation, foundAt).ToPb();
+            var message = violation.ToPb();
             bytes += message.CalculateSize() + 8;
             if (bytes > ViolationBytesMax)
                 break;

@@ -46,6 +46,44 @@ internal static class Mapping
             Hash = fork.Hash.ToPb(),
         };
 
+    /// <summary>
+    /// What is larger than any request could have made it was altered behind the service, and its violation tells so. Its texts are
+    /// cut, so that it stops neither a page nor a watch.
+    /// </summary>
+    public static Pb.Record Cut(this Pb.Record record)
+    {
+        if (record.CalculateSize() <= MessageBytesMax)
+            return record;
+        (record.LogId, record.Namespace, record.WorkflowId) = (Cut(record.LogId), Cut(record.Namespace), Cut(record.WorkflowId));
+        (record.WorkflowType, record.FromState, record.ToState) = (Cut(record.WorkflowType), Cut(record.FromState), Cut(record.ToState));
+        (record.RequestId, record.Actor, record.Principal) = (Cut(record.RequestId), Cut(record.Actor), Cut(record.Principal));
+        (record.Reason, record.SnapshotContentType) = (Cut(record.Reason), Cut(record.SnapshotContentType));
+        if (record.CalculateSize() > MessageBytesMax)
+            record.Metadata.Clear();
+        return record;
+    }
+
+    /// <summary>The same of a workflow.</summary>
+    public static Pb.Workflow Cut(this Pb.Workflow workflow)
+    {
+        if (workflow.CalculateSize() <= MessageBytesMax)
+            return workflow;
+        (workflow.Namespace, workflow.WorkflowId) = (Cut(workflow.Namespace), Cut(workflow.WorkflowId));
+        (workflow.WorkflowType, workflow.State) = (Cut(workflow.WorkflowType), Cut(workflow.State));
+        if (workflow.Lease is { } lease)
+            lease.Owner = Cut(lease.Owner);
+        if (workflow.ForkedFrom is { } fork)
+            fork.WorkflowId = Cut(fork.WorkflowId);
+        if (workflow.CalculateSize() > MessageBytesMax)
+            workflow.Metadata.Clear();
+        return workflow;
+    }
+
+    // Above all that the limits allow of one record or workflow.
+    private const int MessageBytesMax = 128 * 1024;
+
+    private static string Cut(string text) => Difference.Cut(text);
+
     public static Pb.Record ToPb(this StoredRecord stored) => RecordMessages.ToPb(stored);
 
     public static Pb.Violation ToPb(this FoundViolation found)

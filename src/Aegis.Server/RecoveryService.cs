@@ -55,13 +55,19 @@ public sealed partial class RecoveryService(
             context.CancellationToken.ThrowIfCancellationRequested();
             return response;
         }
-        catch
+        catch (Exception e)
         {
             // Whoever takes it next need not wait for this lease to run out.
             await ReleaseQuietlyAsync(owner, [workflow]);
+            if (e is StoreException { Failure: StoreFailure.Unavailable })
+                throw new RefusalException(LeasedInVain, e);
             throw;
         }
     }
+
+    private static readonly Refusal LeasedInVain = new(Reason.StoreUnavailable,
+        "The store was lost once the lease was taken. If that could not be given back it runs out by itself: until then "
+        + "take_over_own takes it again. Try again.");
 
     public override async Task ResumePendingWorkflows(Pb.ResumePendingWorkflowsRequest request,
         IServerStreamWriter<Pb.ResumePendingWorkflowsResponse> responseStream, ServerCallContext context)

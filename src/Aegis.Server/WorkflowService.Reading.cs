@@ -20,7 +20,7 @@ public sealed partial class WorkflowService
         var key = fields.Key(request.Namespace, request.WorkflowId);
         fields.Check();
         var logSize = await tail.AtLeastAsync(request.MinLogSize, context.CancellationToken);
-        var workflow = await chains.FindAsync(key, request.AllowQuarantined, context.CancellationToken);
+        var workflow = await chains.FindCheckedAsync(key, request.AllowQuarantined, context.CancellationToken);
         return new Pb.GetWorkflowResponse { Workflow = workflow.ToPb(), LogSize = (ulong)logSize };
     }
 
@@ -41,7 +41,7 @@ public sealed partial class WorkflowService
         var bytes = 0;
         foreach (var workflow in found.Take(pageSize))
         {
-            var message = workflow.ToPb();
+            var message = workflow.ToPb().Cut();
             bytes += message.CalculateSize() + 8;
             if (bytes > PageBytesMax)
                 break;
@@ -119,7 +119,7 @@ public sealed partial class WorkflowService
         var violations = new List<FoundViolation>();
         foreach (var record in found.Take(pageSize))
         {
-            var message = record.ToPb();
+            var message = record.ToPb().Cut();
             bytes += message.CalculateSize() + 8;
             if (bytes > PageBytesMax)
                 break;

@@ -50,7 +50,7 @@ public sealed partial class WorkflowService
                 : [];
             foreach (var record in page)
             {
-                var message = new Pb.WatchRecordsResponse { Record = record.ToPb() };
+                var message = new Pb.WatchRecordsResponse { Record = record.ToPb().Cut() };
                 AddViolations(message.Violations, chains.Note(record), message.Record.CalculateSize());
                 await responseStream.WriteAsync(message, cancellationToken);
                 told = cursor = record.LogIndex + 1;

@@ -151,6 +151,30 @@ public sealed partial class WorkflowService(
         var receipt = Mapping.ReceiptOf(written.Record, head.SignedNote);
         if (!includeProof)
             return receipt;
+        try
+        {
+            await AddPathsAsync(receipt, written, head, knownLogSize, context);
+            return receipt;
+        }
+        catch (StoreException e)
+        {
+            // Nobody may be told that nothing was written.
+            throw new RefusalException(Unproven(written.Record.Record), e);
+        }
+    }
+
+    /// <summary>The store was lost between the commit and the reading of a proof; the same request again gets both.</summary>
+    private static Refusal Unproven(Record record)
+    {
+        var facts = Refusal.Of(record.Key).Append(("sequence", Refusal.Text(record.Sequence)));
+        return new Refusal(Reason.OutcomeUnknown,
+            $"Record {record.Sequence} of {record.Key} was written, and the store was lost before its proof could be read.",
+            [.. record.RequestId.Length > 0 ? facts.Append(("request_id", record.RequestId)) : facts]);
+    }
+
+    private async Task AddPathsAsync(
+        Pb.Receipt receipt, Written written, SealedHead head, ulong knownLogSize, ServerCallContext context)
+    {
         var path = written.Tree?.InclusionPath(written.Record.LogIndex)
             ?? await proofs.InclusionPathAsync(written.Record.LogIndex, head.Head.Size, context.CancellationToken);
         receipt.InclusionPath.AddRange(path.Select(h => h.ToPb()));
@@ -159,7 +183,6 @@ public sealed partial class WorkflowService(
             var consistency = await proofs.ConsistencyPathAsync((long)knownLogSize, head.Head.Size, context.CancellationToken);
             receipt.ConsistencyPath.AddRange(consistency.Select(h => h.ToPb()));
         }
-        return receipt;
     }
 
     private async Task<Written> WriteAsync(WriteCommand command, ServerCallContext context) =>

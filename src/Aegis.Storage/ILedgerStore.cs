@@ -264,6 +264,18 @@ public sealed record StoredHead(string LogId, long Size, string SignedNote, Merk
 {
     /// <summary>Whether it has what a writer goes on from.</summary>
     public bool IsSealed => Frontier is not null && SignedNote.Length > 0;
+
+    /// <summary>
+    /// The latest recorded_at among the log's own records, in microseconds. The head's own word for it is not proven: it is believed
+    /// as far as the clock goes, and beyond that only what the newest record says. Else one altered number would date all that is
+    /// written from then on.
+    /// </summary>
+    /// <param name="now">The store's clock.</param>
+    /// <param name="newest">The encoded bytes of the newest record; null where that is gone.</param>
+    internal long LastRecordedUntil(long now, ReadOnlySpan<byte> newest) =>
+        RecordFormat.TryDecode(newest) is { } record && record.LogId == LogId
+            ? Math.Max(record.RecordedAt, Math.Min(LastRecordedAt, now))
+            : Math.Min(LastRecordedAt, now + Limits.ImportAheadMax);
 }
 
 /// <summary>Which workflows; empty and null mean all.</summary>

@@ -163,6 +163,7 @@ public sealed partial class PostgresLedgerStore
                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
                 (SELECT last_value FROM log_turn) AS turn,
                 ARRAY(SELECT hash FROM record WHERE log_index >= $1 ORDER BY log_index LIMIT $2) AS hashes,
+                (SELECT encoded FROM record WHERE log_index = head.size - 1) AS newest_record,
                 head.*
             FROM (SELECT) AS one
             LEFT JOIN (
@@ -179,7 +180,8 @@ public sealed partial class PostgresLedgerStore
                 found.forked_from_hash, found.created_log_index, found.created_at, found.updated_at, found.importing,
                 found.lease_owner, found.lease_epoch, found.lease_expires_at,
                 key.namespace <> 'aegis.system' AND violated.is_recorded IS NOT NULL AS quarantined,
-                key.namespace, key.workflow_id, violated.is_recorded, violated.count, violated.newest
+                key.namespace, key.workflow_id, violated.is_recorded, violated.count, violated.newest,
+                newest.encoded
             FROM unnest($1, $2) AS key (namespace, workflow_id)
             LEFT JOIN LATERAL (
                 SELECT *
@@ -191,6 +193,14 @@ public sealed partial class PostgresLedgerStore
                 SELECT bool_or(recorded_at <> 0) AS is_recorded, count(*) AS count, max(number) AS newest
                 FROM violation
                 WHERE released_at = 0 AND violation.namespace = key.namespace AND violation.workflow_id = key.workflow_id) AS violated
+            LEFT JOIN LATERAL (
+                SELECT encoded
+                FROM record
+                WHERE record.namespace = found.namespace
+                  AND record.workflow_id = found.workflow_id
+                  AND record.sequence <= found.sequence
+                ORDER BY record.sequence DESC
+                LIMIT 1) AS newest ON true
             """,
             workflows, all => [all.Texts(w => w.Namespace), all.Texts(w => w.WorkflowId)]);
         if (requestKeys.Count > 0)
@@ -206,7 +216,8 @@ public sealed partial class PostgresLedgerStore
         var now = reader.GetInt64(0);
         var turn = reader.GetInt64(1);
         IReadOnlyList<Hash> hashes = [.. (await reader.GetFieldValueAsync<byte[][]>(2)).Select(HashBytes.One)];
-        var head = await reader.IsDBNullAsync(3) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
+        var newest = await reader.IsDBNullAsync(3) ? null : await reader.GetFieldValueAsync<byte[]>(3);
+        var head = await reader.IsDBNullAsync(4) ? null : reader.GetRowParser<HeadRow>()(reader).ToStoredHead();
         await reader.NextResultAsync();
         var found = await reader.RowsAsync(r => (
             Workflow: r.IsDBNull(0) ? null : WorkflowRow.Read(r),
@@ -215,7 +226,8 @@ public sealed partial class PostgresLedgerStore
                 : new Quarantine(
                     new OpenOf(new WorkflowKey(r.GetString(WorkflowRow.Columns), r.GetString(WorkflowRow.Columns + 1)),
                         r.GetInt64(WorkflowRow.Columns + 3), r.GetInt64(WorkflowRow.Columns + 4)),
-                    r.GetBoolean(WorkflowRow.Columns + 2))));
+                    r.GetBoolean(WorkflowRow.Columns + 2)),
+            Newest: r.IsDBNull(WorkflowRow.Columns + 5) ? null : r.GetFieldValue<byte[]>(WorkflowRow.Columns + 5)));
         var known = requestKeys.Count > 0 ? await reader.RowsAsync(reader.GetRowParser<RecordRow>()) : [];
         var state = new BatchState
         {
@@ -224,10 +236,11 @@ public sealed partial class PostgresLedgerStore
             Frontier = head is null ? new MerkleFrontier() : head.Frontier,
             SignedNote = head?.SignedNote ?? "",
             HashesSince = hashes,
-            LastRecordedAt = head?.LastRecordedAt ?? 0,
+            LastRecordedAt = head?.LastRecordedUntil(now, newest) ?? 0,
             Now = now,
             Workflows = [.. found.Select(f => f.Workflow).OfType<Workflow>()],
             Quarantines = [.. found.Select(f => f.Quarantine).OfType<Quarantine>()],
+            Broken = found.Where(f => f.Workflow is { } head && !WorkflowHeads.IsOf(head, f.Newest)).Select(f => f.Workflow!.Key).ToHashSet(),
             KnownRequests = [.. known.Select(row => row.ToStoredRecord())],
         };
         return (state, turn);

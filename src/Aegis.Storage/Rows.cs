@@ -137,6 +137,12 @@ internal sealed class RecordRow
     private static Bytes16 Salt(byte[] bytes) => bytes.Length == Bytes16.Size ? new Bytes16(bytes) : default;
 }
 
+/// <summary>The encoded bytes of a record.</summary>
+internal sealed class EncodedRow
+{
+    public byte[] Encoded { get; init; } = [];
+}
+
 /// <summary>A row of the table log_head.</summary>
 internal sealed class HeadRow
 {
@@ -305,6 +311,7 @@ internal sealed class ViolationRow
     public long FoundAt { get; init; }
     public long RecordedAt { get; init; }
     public long ReleasedAt { get; init; }
+    public bool IsRepaired { get; init; }
 
     public FoundViolation ToFoundViolation() => new(ViolationId,
         new Violation((ViolationClass)StoredByte.Of(Class), new WorkflowKey(Namespace, WorkflowId), Sequence, Message)
@@ -320,6 +327,7 @@ internal sealed class ViolationRow
         Number = Number,
         RecordedAt = RecordedAt,
         ReleasedAt = ReleasedAt,
+        IsRepaired = IsRepaired,
     };
 }
 

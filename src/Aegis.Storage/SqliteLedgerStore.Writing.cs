@@ -60,6 +60,7 @@ public sealed partial class SqliteLedgerStore
         var head = ReadHead(writer.Connection);
         var heads = new List<Workflow>();
         var quarantines = new List<Quarantine>();
+        var broken = new HashSet<WorkflowKey>();
         foreach (var key in keys.Workflows)
         {
             var open = writer.First<OpenRow>(
@@ -73,8 +74,15 @@ public sealed partial class SqliteLedgerStore
                 quarantines.Add(new Quarantine(new OpenOf(key, open.Count, open.NewestNumber), open.IsRecorded != 0));
             var row = writer.First<WorkflowRow>(
                 "SELECT * FROM workflow_and_lease WHERE namespace = $1 AND workflow_id = $2", key.Namespace, key.WorkflowId);
-            if (row is not null)
-                heads.Add(row.ToWorkflow());
+            if (row is null)
+                continue;
+            var workflow = row.ToWorkflow();
+            heads.Add(workflow);
+            var newest = writer.First<EncodedRow>(
+                "SELECT encoded FROM record WHERE namespace = $1 AND workflow_id = $2 AND sequence = $3",
+                key.Namespace, key.WorkflowId, workflow.Sequence);
+            if (!WorkflowHeads.IsOf(workflow, newest?.Encoded))
+                broken.Add(key);
         }
         var known = new List<StoredRecord>();
         foreach (var requestKey in keys.RequestKeys)
@@ -82,6 +90,7 @@ public sealed partial class SqliteLedgerStore
             if (writer.First<RecordRow>("SELECT * FROM record WHERE request_key = $1", requestKey.ToArray()) is { } row)
                 known.Add(row.ToStoredRecord());
         }
+        var now = Now();
         return new BatchState
         {
             LogId = head?.LogId ?? "",
@@ -90,8 +99,10 @@ public sealed partial class SqliteLedgerStore
             SignedNote = head?.SignedNote ?? "",
             HashesSince = ReadHashes(writer.Connection, seenSize, ILedgerStore.HashesMax, fromEncoded: false),
             Quarantines = quarantines,
-            LastRecordedAt = head?.LastRecordedAt ?? 0,
-            Now = Now(),
+            Broken = broken,
+            LastRecordedAt = head?.LastRecordedUntil(
+                now, writer.First<EncodedRow>("SELECT encoded FROM record WHERE log_index = $1", head.Size - 1)?.Encoded) ?? 0,
+            Now = now,
             Workflows = heads,
             KnownRequests = known,
         };

@@ -80,7 +80,7 @@ internal sealed class WriterMemory(NpgsqlConnection connection) : IAsyncDisposab
         (_turn, _clock, _since, _doubt) = (turn, state.Now, Stopwatch.GetTimestamp(), time);
         _head = time > ClockDoubtMax ? null
             : new StoredHead(state.LogId, state.LogSize, state.SignedNote, state.Frontier, state.LastRecordedAt);
-        foreach (var workflow in state.Workflows)
+        foreach (var workflow in state.Workflows.Where(w => !state.Broken.Contains(w.Key)))
             Remember(workflow);
         return othersCame;
     }

@@ -61,6 +61,7 @@ public sealed class ConflictTests(Database database)
             Assert.That(info.Metadata["current_state"], Is.EqualTo("PAID"));
             Assert.That(info.Metadata["current_sequence"], Is.EqualTo("2"));
             Assert.That(info.Metadata["current_hash"], Is.EqualTo(Convert.ToHexStringLower(current.HeadHash.Span)));
+            Assert.That(info.Metadata["from_state"], Is.EqualTo("NEW"));
         }
     }
 
@@ -74,7 +75,7 @@ public sealed class ConflictTests(Database database)
         var info = await ErrorAssert.RefusedAsync(
             async () => await _server.Workflows.TransitionWorkflowAsync(move), "SEQUENCE_MISMATCH", StatusCode.Aborted);
 
-        Assert.That(info.Metadata["current_sequence"], Is.EqualTo("1"));
+        Assert.That((info.Metadata["current_sequence"], info.Metadata["expected_sequence"]), Is.EqualTo(("1", "7")));
     }
 
     [Test]

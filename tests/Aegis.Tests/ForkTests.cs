@@ -55,6 +55,28 @@ public sealed class ForkTests(Database database)
     }
 
     [Test]
+    public async Task A_request_that_leaves_to_the_source_what_the_first_one_brought_is_another()
+    {
+        var id = await ChainAsync();
+        var fork = await ForkAsync(id, 4, f => (f.RequestId, f.InitialState, f.Snapshot) = ("fork", "OTHER", Given.Snapshot("mine")));
+        var request = new Pb.StartWorkflowRequest
+        {
+            WorkflowId = fork.Workflow.WorkflowId,
+            WorkflowType = fork.Workflow.WorkflowType,
+            RequestId = "fork",
+            ForkedFrom = new Pb.ForkPoint { WorkflowId = id, Sequence = 4 },
+        };
+
+        var state = await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.StartWorkflowAsync(request), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
+        request.InitialState = "OTHER";
+        var snapshot = await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.StartWorkflowAsync(request), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
+
+        Assert.That((state.Metadata["field"], snapshot.Metadata["field"]), Is.EqualTo(("initial_state", "snapshot")));
+    }
+
+    [Test]
     public async Task A_fork_from_before_the_first_checkpoint_has_none()
     {
         var fork = await ForkAsync(await ChainAsync(), 1);

@@ -26,6 +26,37 @@ public abstract partial class LedgerStoreContract
         return violations[0];
     }
 
+    [TestCase("state = 'PAID'")]
+    [TestCase("status = 3")]
+    [TestCase("sequence = 3")]
+    [TestCase("workflow_type = 'gift'")]
+    [TestCase("updated_at = 253402300799000000")]
+    [TestCase("head_hash = (SELECT hash FROM record WHERE log_index = 1)")]
+    public async Task Nothing_is_written_upon_a_head_that_was_altered(string change)
+    {
+        await ChainToTamperAsync();
+        await Tampering.RunAsync(Database, $"UPDATE workflow SET {change} WHERE workflow_id = 'w'");
+        var other = Keep(OpenAnother());
+
+        var outcome = (await WriteAsync(other, Ask.Move("w", "SEEN", "DONE")))[0];
+
+        Assert.That((outcome as Refused)?.Refusal.Reason, Is.EqualTo(Reason.ChainBroken));
+    }
+
+    [Test]
+    public async Task One_altered_number_does_not_date_the_whole_log()
+    {
+        const long farAway = 253402300799000000;
+        await ChainToTamperAsync();
+        await Tampering.RunAsync(Database, "UPDATE log_head SET last_recorded_at = @farAway", new { farAway });
+        var other = Keep(OpenAnother());
+
+        var record = await WriteOneAsync(other, Ask.Move("w", "SEEN", "DONE"));
+
+        Assert.That(record.Record.RecordedAt, Is.LessThan(farAway));
+        Assert.That(await VerifyAsync("w"), Is.Empty);
+    }
+
     [TestCase("to_state", "SENT", "STOLEN")]
     [TestCase("from_state", "PAID", "STOLEN")]
     [TestCase("workflow_type", "order", "gift")]

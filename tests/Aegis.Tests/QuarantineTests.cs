@@ -234,7 +234,7 @@ public sealed class QuarantineTests(Database database)
 
         var released = await ReleaseAsync(server, id);
         var act = (await ActsAsync(server, "RELEASED")).Single();
-        await VerifyAsync(server, id);
+        var verified = await VerifyAsync(server, id);
         await Task.Delay(200);
         var still = await ListAsync(server, id);
         var all = await ListAsync(server, id, includeReleased: true);
@@ -250,6 +250,7 @@ public sealed class QuarantineTests(Database database)
                 Is.EqualTo(("op", "looked into", id, "1")));
             Assert.That(still, Is.Empty);
             Assert.That(all.Select(v => v.Released), Is.EqualTo(new[] { true }));
+            Assert.That(verified.Violations, Is.EqualTo(all), "Who verifies is told what is known of it.");
             Assert.That(health.Status, Is.EqualTo(ServingStatus.Serving));
             Assert.That((await ListAsync(server, id)).Single().ViolationId, Is.Not.EqualTo(all[0].ViolationId));
         }

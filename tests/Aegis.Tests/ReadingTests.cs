@@ -261,6 +261,10 @@ public sealed class ReadingTests(Database database)
             var wrong = new Pb.StartWorkflowRequest { WorkflowId = "never", WorkflowType = "order", ForkedFrom = source };
             await ErrorAssert.RefusedAsync(async () => await _server.Workflows.StartWorkflowAsync(wrong), reason, code);
         }
+        // The first request said nothing of them, and took the source's.
+        var other = new Pb.StartWorkflowRequest(fork) { InitialState = "OTHER" };
+        var otherState = await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.StartWorkflowAsync(other), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
         fork.ForkedFrom.Sequence = 1;
         var reused = await ErrorAssert.RefusedAsync(
             async () => await _server.Workflows.StartWorkflowAsync(fork), "REQUEST_ID_REUSED", StatusCode.AlreadyExists);
@@ -269,6 +273,7 @@ public sealed class ReadingTests(Database database)
         {
             Assert.That(again.Replayed, Is.True);
             Assert.That(again.Record, Is.EqualTo(first.Record));
+            Assert.That(otherState.Metadata["field"], Is.EqualTo("initial_state"));
             Assert.That(reused.Metadata["field"], Is.EqualTo("forked_from"));
         }
     }

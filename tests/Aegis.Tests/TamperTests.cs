@@ -40,6 +40,57 @@ public sealed class TamperTests(Database database)
         await BrokenAsync(id, "CHAIN_BROKEN");
     }
 
+    [TestCase("state = 'PAID-OUT'")]
+    [TestCase("updated_at = updated_at + 1")]
+    [TestCase("sequence = sequence - 1")]
+    public async Task A_workflow_is_not_told_as_an_altered_head_has_it(string change)
+    {
+        var id = await ChainAsync();
+        await Tampering.RunAsync(_server, $"UPDATE workflow SET {change} WHERE workflow_id = @id", new { id });
+
+        await ErrorAssert.RefusedAsync(
+            async () => await _server.Workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = id }), "CHAIN_BROKEN", StatusCode.DataLoss);
+        var stored = await _server.Workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = id, AllowQuarantined = true });
+
+        Assert.That(stored.Workflow.WorkflowId, Is.EqualTo(id));
+    }
+
+    [Test]
+    public async Task What_no_response_could_hold_is_cut_and_told_and_stops_nobody()
+    {
+        await using var server = await TestServer.StartAsync(database);
+        await server.Workflows.StartWorkflowAsync(Given.Start("huge"));
+        await server.Workflows.StartWorkflowAsync(Given.Start("other"));
+        var huge = new string('x', 4_000_000);
+        await Tampering.RunAsync(server, "UPDATE record SET to_state = @huge WHERE workflow_id = 'huge'", new { huge });
+        await Tampering.RunAsync(server, "UPDATE workflow SET state = @huge WHERE workflow_id = 'huge'", new { huge });
+
+        var records = await server.Workflows.ListRecordsAsync(new Pb.ListRecordsRequest());
+        var workflows = await server.Workflows.ListWorkflowsAsync(new Pb.ListWorkflowsRequest());
+        var verified = await server.Integrity.VerifyWorkflowAsync(new Pb.VerifyWorkflowRequest { WorkflowId = "huge" });
+        using var verifying = server.Integrity.VerifyLog(new Pb.VerifyLogRequest());
+        var violations = 0;
+        while (await verifying.ResponseStream.MoveNext(CancellationToken.None))
+            violations += verifying.ResponseStream.Current.Violation is null ? 0 : 1;
+        using var watch = server.Workflows.WatchRecords(new Pb.WatchRecordsRequest { FromLogIndex = 0 });
+        List<string> watched = [];
+        while (watched.Count < 2 && await watch.ResponseStream.MoveNext(CancellationToken.None))
+        {
+            if (watch.ResponseStream.Current.Record is { } record)
+                watched.Add(record.WorkflowId);
+        }
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(records.Records.Select(r => r.WorkflowId), Is.EqualTo(new[] { "huge", "other" }));
+            Assert.That(records.Violations.Select(v => v.WorkflowId), Does.Contain("huge"));
+            Assert.That(workflows.Workflows.Select(w => w.WorkflowId), Is.EqualTo(new[] { "huge", "other" }));
+            Assert.That(verified.Violations, Is.Not.Empty);
+            Assert.That(violations, Is.GreaterThan(0));
+            Assert.That(watched, Is.EqualTo(new[] { "huge", "other" }));
+        }
+    }
+
     [TestCase("recorded_at", "recorded_at + 1")]
     [TestCase("lease_epoch", "lease_epoch + 1")]
     [TestCase("occurred_at", "occurred_at + 1")]
