@@ -174,7 +174,7 @@ public sealed record ImportCommand : Command
     /// <summary>The record that the last slice leaves in the log's own history.</summary>
     public required Parts LogEntry { get; init; }
 
-    public override IEnumerable<WorkflowKey> Workflows => IsLast ? [Key, WorkflowKey.Log] : [Key];
+    public override IEnumerable<WorkflowKey> Workflows => [Key, WorkflowKey.Log];
 
     public override int Weight =>
         1024 + Records.Sum(r => r.SizeEstimate()) + Snapshots.Sum(s => s.Content.Length);

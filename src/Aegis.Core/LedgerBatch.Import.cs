@@ -16,6 +16,9 @@ public sealed partial class LedgerBatch
                 [.. Refusal.Of(command.Key), ("field", "recorded_at")]));
         }
 
+        // From here on values may be gone whose erasure is still to come, and only what the log itself says excuses that.
+        if (!command.IsLast && local is not { Importing: true })
+            AppendToLogHistory(ImportActs.Begun, command.LogEntry);
         long checkpoint = local?.CheckpointSequence ?? 0, epoch = local?.Lease?.Epoch ?? 0;
         foreach (var incoming in command.Records)
         {
@@ -58,7 +61,7 @@ public sealed partial class LedgerBatch
             },
             leaseChanged: epoch != 0);
         if (command.IsLast)
-            AppendToLogHistory("IMPORTED", command.LogEntry);
+            AppendToLogHistory(ImportActs.Done, command.LogEntry);
         return new Imported();
     }
 
@@ -86,4 +89,14 @@ public sealed partial class LedgerBatch
                 local, lease)
             : null;
     }
+}
+
+/// <summary>What the log's own history says of imports, each under the name of its workflow.</summary>
+public static class ImportActs
+{
+    /// <summary>The first of several slices is stored.</summary>
+    public const string Begun = "IMPORTING";
+
+    /// <summary>All of it is stored.</summary>
+    public const string Done = "IMPORTED";
 }

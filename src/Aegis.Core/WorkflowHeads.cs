@@ -74,6 +74,13 @@ public static class WorkflowHeads
             Differences = [new Difference("forked_from", null, $"{fork.WorkflowId}/{fork.Sequence}")],
         };
 
+    /// <summary>The finding that a workflow is said to be imported just now, and the log's own history says nothing of it.</summary>
+    public static Violation NotImporting(WorkflowKey key) =>
+        Modified(key, "Its stored head says that an import of it is under way, and the log's own history knows of none.") with
+        {
+            Differences = [new Difference("importing", "false", "true")],
+        };
+
     private static Violation Modified(WorkflowKey key, string message) =>
         new(ViolationClass.WorkflowHeadModified, key, 0, message);
 }

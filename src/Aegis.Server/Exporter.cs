@@ -94,8 +94,11 @@ public sealed class Exporter(Reads reads, LogSigner signer, TimeProvider time)
             for (var cursor = -1L; ;)
             {
                 var page = await place.Store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
-                foreach (var workflow in page.Where(w => w.CreatedLogIndex < head.Head.Size && !w.Importing))
-                    await ExportAsync(workflow, run, cancellationToken);
+                foreach (var workflow in page.Where(w => w.CreatedLogIndex < head.Head.Size))
+                {
+                    if (!await place.Store.IsImportingAsync(workflow, cancellationToken))
+                        await ExportAsync(workflow, run, cancellationToken);
+                }
                 if (page.Count < PageSize)
                     break;
                 cursor = page[^1].CreatedLogIndex;

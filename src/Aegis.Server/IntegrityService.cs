@@ -41,6 +41,10 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             violations.Add(WorkflowHeads.Gone(key));
         if (await CheckForkAsync(head, place, cancellationToken) is { } forged)
             violations.Add(forged);
+        if (await place.Store.IsImportingAsync(head, cancellationToken))
+            violations.RemoveAll(v => v.Class is ViolationClass.ErasedWithoutRecord or ViolationClass.SnapshotMissing);
+        else if (head is { Importing: true })
+            violations.Add(WorkflowHeads.NotImporting(key));
         violations.AddRange(await CheckPlacesAsync(key, place, places, violations, cancellationToken));
         if (violations.Count > 0)
         {

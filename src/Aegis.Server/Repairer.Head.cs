@@ -63,7 +63,7 @@ public sealed partial class Repairer
                 CreatedAt = first.Record.RecordedAt,
                 UpdatedAt = last.Record.RecordedAt,
                 // Of an import that broke off the records do not tell.
-                Importing = stored?.Importing ?? false,
+                Importing = await store.IsImportingAsync(stored, cancellationToken),
             },
         };
     }

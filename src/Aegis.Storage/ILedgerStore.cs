@@ -181,6 +181,32 @@ public partial interface ILedgerStore : IAsyncDisposable
         }
     }
 
+    /// <summary>
+    /// What the log's own history says last of imports of a workflow, one of <see cref="ImportActs"/>; null where it says nothing.
+    /// </summary>
+    async Task<string?> LastImportActAsync(WorkflowKey key, CancellationToken cancellationToken)
+    {
+        const int pageSize = 500;
+        for (var next = long.MaxValue; next > 0;)
+        {
+            var page = await ReadChainAsync(WorkflowKey.Log, next, descending: true, pageSize, cancellationToken);
+            var act = page.FirstOrDefault(r => r.Record.ToState is ImportActs.Begun or ImportActs.Done && r.IsConsistent()
+                && r.Record.Content?.Metadata is { } metadata
+                && metadata["namespace"] == key.Namespace && metadata["workflow_id"] == key.WorkflowId);
+            if (act is not null)
+                return act.Record.ToState;
+            next = page.Count < pageSize ? 0 : page[^1].Record.Sequence - 1;
+        }
+        return null;
+    }
+
+    /// <summary>
+    /// Whether an import of a workflow is under way: its head says so, and the log's own history too. One that only its head tells
+    /// of would excuse that values of it are gone.
+    /// </summary>
+    async Task<bool> IsImportingAsync(Workflow? head, CancellationToken cancellationToken) =>
+        head is { Importing: true } && await LastImportActAsync(head.Key, cancellationToken) == ImportActs.Begun;
+
     /// <summary>Records across workflows, by log_index.</summary>
     Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
         int limit, CancellationToken cancellationToken);

@@ -5,7 +5,6 @@ namespace Aegis.Storage;
 // What the pages alone do not tell: erasures, snapshots, and the heads of workflows.
 public sealed partial class LogRun
 {
-    private const int ChainPageSize = 500;
     private const int KeysAtOnce = 1000;
     private const int AheadMax = 200_000;
     private const long SnapshotBytesAtOnce = 8L * 1024 * 1024;
@@ -49,7 +48,7 @@ public sealed partial class LogRun
             {
                 ViolationClass.ErasedWithoutRecord => await IsImportingAsync(violation.Key, cancellationToken),
                 ViolationClass.ClockRegression => await IsImportingAsync(violation.Key, cancellationToken)
-                    || await WasImportedAsync(violation.Key, cancellationToken),
+                    || await Store.LastImportActAsync(violation.Key, cancellationToken) is not null,
                 _ => false,
             };
             if (!excused)
@@ -59,23 +58,7 @@ public sealed partial class LogRun
     }
 
     private async Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
-        await Store.ReadWorkflowsAsync([key], cancellationToken) is [{ Importing: true }];
-
-    /// <summary>Whether the log's own history says that a chain was imported.</summary>
-    private async Task<bool> WasImportedAsync(WorkflowKey key, CancellationToken cancellationToken)
-    {
-        for (var next = long.MaxValue; next > 0;)
-        {
-            var page = await Store.ReadChainAsync(WorkflowKey.Log, next, descending: true, ChainPageSize, cancellationToken);
-            if (page.Any(r => r.Record.ToState == "IMPORTED" && r.IsConsistent() && r.Record.Content?.Metadata is { } metadata
-                && metadata["namespace"] == key.Namespace && metadata["workflow_id"] == key.WorkflowId))
-            {
-                return true;
-            }
-            next = page.Count < ChainPageSize ? 0 : page[^1].Record.Sequence - 1;
-        }
-        return false;
-    }
+        await Store.IsImportingAsync((await Store.ReadWorkflowsAsync([key], cancellationToken)).SingleOrDefault(), cancellationToken);
 
     /// <summary>Compares the bytes of a page's snapshots with the records that carry them.</summary>
     public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(LogStep step, CancellationToken cancellationToken)
@@ -218,7 +201,7 @@ public sealed partial class LogRun
     /// <summary>Whether all records of a workflow went by and its head is what they give.</summary>
     private bool IsWitnessed(Workflow head)
     {
-        if (head.ForkedFrom is not null || !_witnesses.Remove(head.Key, out var witnesses)
+        if (head.ForkedFrom is not null || head.Importing || !_witnesses.Remove(head.Key, out var witnesses)
             || witnesses.Last.Sequence != head.Sequence
             || WorkflowHeads.Check(head, witnesses.Last, witnesses.Checkpoint, witnesses.Start) is not null)
         {
@@ -270,6 +253,8 @@ public sealed partial class LogRun
             var violation = WorkflowHeads.Check(key, head, newest.GetValueOrDefault(key), first.GetValueOrDefault(key), checkpoint);
             if (violation is null && head?.ForkedFrom is { } fork)
                 violation = await CheckForkAsync(key, fork, cancellationToken);
+            if (violation is null && head is { Importing: true } && !await Store.IsImportingAsync(head, cancellationToken))
+                violation = WorkflowHeads.NotImporting(key);
             if (violation is not null)
                 violations.Add(violation);
             else if (head is not null && GoodHeads.Count < AheadMax)

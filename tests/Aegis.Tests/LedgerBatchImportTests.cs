@@ -79,23 +79,40 @@ public sealed class LedgerBatchImportTests
     }
 
     [Test]
-    public void The_last_slice_leaves_a_record_in_the_logs_own_history()
+    public void The_first_and_the_last_of_several_slices_leave_records_in_the_logs_own_history()
     {
         var log = new MemoryLog();
         var chain = Foreign();
 
         log.Decide(Import(chain[0]) with { IsLast = false });
-        var between = log.LogHead.Sequence;
+        var begun = log.LogHead;
         log.Decide(Import(chain[1]));
 
         var entry = log.Chain(WorkflowKey.Log)[^1].Record;
         using (Assert.EnterMultipleScope())
         {
-            Assert.That(between, Is.EqualTo(1));
-            Assert.That((entry.Sequence, entry.Kind, entry.FromState, entry.ToState), Is.EqualTo((2L, RecordKind.Transition, "OPEN", "IMPORTED")));
+            Assert.That((begun.Sequence, begun.State), Is.EqualTo((2L, "IMPORTING")));
+            Assert.That((entry.Sequence, entry.Kind, entry.FromState, entry.ToState),
+                Is.EqualTo((3L, RecordKind.Transition, "IMPORTING", "IMPORTED")));
             Assert.That(entry.Content!.Metadata, Is.EqualTo(Ask.Metadata(("workflow_id", "w"))));
             Assert.That(log.Verify(log.Chain(WorkflowKey.Log), log.LogHead), Is.Empty);
         }
+    }
+
+    [Test]
+    public void A_slice_between_and_an_import_of_one_slice_tell_no_beginning()
+    {
+        var log = new MemoryLog();
+        var chain = Foreign();
+
+        log.Decide(Import(chain[0]) with { IsLast = false });
+        log.Decide(Import(chain[1]) with { IsLast = false });
+        var between = log.Chain(WorkflowKey.Log);
+        var other = new MemoryLog();
+        other.Decide(Import(chain));
+
+        Assert.That(between.Select(r => r.Record.ToState), Is.EqualTo(new[] { "OPEN", "IMPORTING" }));
+        Assert.That(other.Chain(WorkflowKey.Log).Select(r => r.Record.ToState), Is.EqualTo(new[] { "OPEN", "IMPORTED" }));
     }
 
     [Test]

@@ -185,6 +185,7 @@ public sealed class RepairTests(Database database, bool isTiled) : IAsyncDisposa
     [TestCase("UPDATE workflow SET state = 'X', status = 3, sequence = 9, head_hash = @zero WHERE workflow_id = @id")]
     [TestCase("UPDATE workflow SET workflow_type = 'X', checkpoint_sequence = 0, created_log_index = 0, created_at = 1 WHERE workflow_id = @id")]
     [TestCase("UPDATE workflow SET metadata = '{\"a\": \"b\"}', updated_at = 1 WHERE workflow_id = @id")]
+    [TestCase("UPDATE workflow SET importing = (1 = 1) WHERE workflow_id = @id")]
     [TestCase("DELETE FROM workflow WHERE workflow_id = @id")]
     public async Task The_head_is_made_again_from_the_records(string edit)
     {
