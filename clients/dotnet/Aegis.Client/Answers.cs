@@ -62,8 +62,8 @@ internal static class Answers
         if (verifier.Complete(null) is { Count: > 0 } violations)
             throw new IntegrityException("RECORD", $"The chain of {key} is broken: record {violations[0].Sequence}: {violations[0].Message}", violations);
         var last = records[^1];
-        var said = (head.WorkflowType, head.State, (WorkflowStatus)head.Status, (long)head.Sequence, HashOf(head.HeadHash));
-        var recorded = (last.Record.WorkflowType, last.Record.ToState, last.Record.Status, last.Record.Sequence, last.Hash);
+        var said = (head.WorkflowType, head.State, head.Status, head.Sequence, HashOf(head.HeadHash));
+        var recorded = (last.Record.WorkflowType, last.Record.ToState, (Pb.WorkflowStatus)last.Record.Status, (ulong)last.Record.Sequence, last.Hash);
         if (said != recorded)
             throw new IntegrityException("RECORD", $"The head of {key} is said to be {said}, and its records give {recorded}.");
     }

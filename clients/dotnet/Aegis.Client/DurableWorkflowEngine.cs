@@ -245,6 +245,7 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
             workflow.LastWritten = written;
         }
         Hold(workflow, response.Lease);
+        BeginCheckpoints(workflow);
         return workflow;
     }
 
@@ -365,7 +366,12 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
         workflow.LeaseEpoch = (long)lease.Epoch;
         workflow.LeaseExpiresAt = Times.FromMicroseconds(RecordMessages.ToMicroseconds(lease.ExpiresAt));
         _leases.Hold(workflow);
-        if (_options.CheckpointInterval != Timeout.InfiniteTimeSpan)
+    }
+
+    /// <summary>Once its object is there, and not before: what is not read yet must not be stored over what is.</summary>
+    private void BeginCheckpoints<T>(Workflow<T> workflow)
+    {
+        if (workflow.IsLeased && _options.CheckpointInterval != Timeout.InfiniteTimeSpan)
             _ = CheckpointPeriodicallyAsync(workflow);
     }
 
