@@ -31,8 +31,11 @@ internal static class Answers
         CheckPart(record, "content (reason, metadata)", record.ContentDigest, record.Content is { } c ? RecordFormat.DigestOf(c) : null);
         CheckPart(record, "snapshot (content type, size, sha256)", record.SnapshotDigest, record.Snapshot is { } s ? RecordFormat.DigestOf(s) : null);
         var hash = RecordFormat.HashOf(stored.Encoded.Span);
-        return hash == stored.Hash ? stored
-            : throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key}: its fields give the hash {hash}, and it says {stored.Hash}.");
+        if (hash != stored.Hash)
+            throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key}: its fields give the hash {hash}, and it says {stored.Hash}.");
+        if (!Enum.IsDefined(record.Kind) || !Enum.IsDefined(record.Status))
+            throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key} has the kind {message.Kind} and the status {message.Status}, and one of them is none.");
+        return stored;
     }
 
     /// <summary>The bytes of the snapshot that a record carries.</summary>
