@@ -213,8 +213,8 @@ public sealed class WorkflowScenarios
         await engine.StartAsync("ticket", "f-1", "NEW", first, new StartDetails { TakeLease = false });
 
         var fork = await engine.ForkAsync<Guid>("ticket", "f-2", "f-1", sequence: 1);
-        var own = await engine.ForkAsync("ticket", "f-3", "f-1", sequence: 1, data: second);
-        var none = await engine.ForkAsync("ticket", "f-4", "f-1", sequence: 1, data: Guid.Empty);
+        var own = await engine.ForkAsync("ticket", "f-3", "f-1", sequence: 1, initialState: null, data: second);
+        var none = await engine.ForkAsync("ticket", "f-4", "f-1", sequence: 1, initialState: null, data: Guid.Empty);
 
         Assert.That((fork.Data, own.Data, none.Data), Is.EqualTo((first, second, Guid.Empty)));
         Assert.That((await engine.LoadCheckpointAsync<Guid>("f-2")).Data, Is.EqualTo(first));
