@@ -138,7 +138,12 @@ internal static class BackupCommand
             DefaultValueFactory = _ => "scheduled backup",
         };
 
-        public ProofOptions() => _keys.Required = true;
+        public ProofOptions()
+        {
+            _keys.Required = true;
+            // An option with a default is never missing.
+            _keys.DefaultValueFactory = null;
+        }
 
         /// <summary>Where PostgreSQL's programs are.</summary>
         public Option<string?> Programs { get; } = Inputs.Text("--pg-bin", "DIR",

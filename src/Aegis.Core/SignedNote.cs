@@ -62,18 +62,24 @@ public sealed class SignedNote
     /// Whether one of the keys has signed. A signature that claims one of the keys and is not valid spoils the note, whatever the
     /// others say.
     /// </summary>
-    public bool IsSignedBy(IEnumerable<VerifierKey> keys, SignatureCheck check)
+    /// <param name="keys">The keys that are known.</param>
+    /// <param name="check">Checks a signature.</param>
+    /// <param name="name">
+    /// The name of the log that the text speaks for: only keys of that name can sign for it, and what others have signed along
+    /// with them, or instead of them, proves nothing. Null where the keys are those of one log anyway.
+    /// </param>
+    public bool IsSignedBy(IEnumerable<VerifierKey> keys, SignatureCheck check, string? name = null)
     {
         var isSigned = false;
         foreach (var key in keys)
         {
-            foreach (var (name, bytes) in _signatures)
+            foreach (var (signer, bytes) in _signatures)
             {
-                if (name != key.Name || !bytes.AsSpan(0, KeyIdBytes).SequenceEqual(key.Id))
+                if (signer != key.Name || !bytes.AsSpan(0, KeyIdBytes).SequenceEqual(key.Id))
                     continue;
                 if (bytes.Length != KeyIdBytes + 64 || !check(key.PublicKey, Utf8.GetBytes(Text), bytes.AsSpan(KeyIdBytes)))
                     return false;
-                isSigned = true;
+                isSigned |= name is null || name == key.Name;
             }
         }
         return isSigned;
@@ -167,10 +173,9 @@ public sealed record LogHead(string LogId, long Size, Hash Root)
         return new LogHead(logId, number, new Hash(bytes));
     }
 
-    /// <summary>The head that a note says under a signature of one of the keys, or null.</summary>
+    /// <summary>The head that a note says under a signature of one of the keys, of the log that it names; else null.</summary>
     public static LogHead? Verify(string note, IReadOnlyCollection<VerifierKey> keys, SignatureCheck check) =>
-        SignedNote.TryParse(note) is { } signed && signed.IsSignedBy(keys, check) && TryParse(signed.Text) is { } head
-            && keys.Any(k => k.Name == head.LogId)
+        SignedNote.TryParse(note) is { } signed && TryParse(signed.Text) is { } head && signed.IsSignedBy(keys, check, head.LogId)
             ? head
             : null;
 }
@@ -201,10 +206,9 @@ public sealed record WorkflowStatement(string LogId, long LogSize, WorkflowKey K
             ? new WorkflowStatement(logId, number, said.Key, said.Sequence, said.Hash)
             : null;
 
-    /// <summary>What a note says under a signature of one of the keys, or null.</summary>
+    /// <summary>What a note says under a signature of one of the keys, of the log that it names; else null.</summary>
     public static WorkflowStatement? Verify(string note, IReadOnlyCollection<VerifierKey> keys, SignatureCheck check) =>
-        SignedNote.TryParse(note) is { } signed && signed.IsSignedBy(keys, check) && TryParse(signed.Text) is { } said
-            && keys.Any(k => k.Name == said.LogId)
+        SignedNote.TryParse(note) is { } signed && TryParse(signed.Text) is { } said && signed.IsSignedBy(keys, check, said.LogId)
             ? said
             : null;
 }

@@ -25,7 +25,8 @@ internal sealed class ExportProofs
             Damage = [OtherHead(manifest, head)];
         if (keys.Count == 0)
             return;
-        // A signature that claims to be of one of the keys and is not spoils the head, whatever the others say.
+        // A signature that claims to be of one of the keys and is not spoils the head, whatever the others say. And only a key of
+        // the log that the head names proves it, so that there is one here where the head is verified.
         if (Head is not null && LogHead.Verify(note, keys, Ed25519Signatures.Check) is not null)
             SignedBy = keys.First(k => LogHead.Verify(note, [k], Ed25519Signatures.Check) is not null);
         else

@@ -5,6 +5,13 @@ namespace Aegis.Evidence;
 /// <summary>The limits of the contract, for records that did not come through it.</summary>
 internal static class RecordLimits
 {
+    /// <summary>What is wrong with the numbers that stand for words; null for nothing.</summary>
+    public static string? Undefined(Record record) =>
+        !Enum.IsDefined(record.Kind) ? $"kind {(byte)record.Kind} is none"
+        : !Enum.IsDefined(record.Status) ? $"status {(byte)record.Status} is none"
+        : null;
+
+    /// <summary>What is longer, larger or emptier than the contract allows; null for nothing.</summary>
     public static string? Problem(Record record)
     {
         foreach (var (field, value, max, required) in new[]

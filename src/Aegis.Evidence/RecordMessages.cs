@@ -71,11 +71,11 @@ public static class RecordMessages
             Namespace = message.Namespace,
             WorkflowId = message.WorkflowId,
             Sequence = ToLong(message.Sequence),
-            Kind = (RecordKind)message.Kind,
+            Kind = (RecordKind)ToByte((int)message.Kind, "kind"),
             WorkflowType = message.WorkflowType,
             FromState = message.FromState,
             ToState = message.ToState,
-            Status = (WorkflowStatus)message.Status,
+            Status = (WorkflowStatus)ToByte((int)message.Status, "status"),
             RequestId = message.RequestId,
             LeaseEpoch = ToLong(message.LeaseEpoch),
             OccurredAt = message.OccurredAt is null ? 0 : ToMicroseconds(message.OccurredAt),
@@ -129,6 +129,11 @@ public static class RecordMessages
             throw new FormatException("A time is not one of whole microseconds after 1970.");
         }
     }
+
+    // The record format has one byte for it: a number that is cut to fit would pass for another.
+    private static byte ToByte(int value, string field) => value is >= byte.MinValue and <= byte.MaxValue
+        ? (byte)value
+        : throw new FormatException($"{field} {value} is none.");
 
     private static long ToLong(ulong value) => value <= long.MaxValue
         ? (long)value

@@ -61,7 +61,7 @@ internal sealed class WorkflowCheck
             return;
         }
         var sequence = record.Record.Sequence;
-        if (RecordLimits.Problem(record.Record) is { } problem)
+        if ((RecordLimits.Undefined(record.Record) ?? RecordLimits.Problem(record.Record)) is { } problem)
         {
             Report(Reason.InvalidField, new Violation(ViolationClass.FieldModified, Workflow.Key, sequence,
                 $"Record {sequence}: {problem}."));

@@ -47,6 +47,43 @@ public sealed class EvidenceTests(Database database)
     }
 
     [Test]
+    public void A_head_that_another_trusted_log_has_signed_is_a_finding()
+    {
+        using var other = SigningKey.Create();
+        var messages = Exports.Parse(_export);
+        var head = SignedNote.TryParse(messages[0].Manifest.LogHead)!.Text;
+        messages[0].Manifest.LogHead = other.Sign("another/log", head);
+
+        var report = Exports.Check(Exports.Write(messages), other.VerifierKey("another/log"), _key);
+
+        Assert.That(report.SignedBy, Is.Null);
+        Assert.That(Found(report), Is.EqualTo(new[] { (ViolationClass.SignatureInvalid, "", 0L) }));
+    }
+
+    [TestCase("kind", 257)]
+    [TestCase("kind", 0)]
+    [TestCase("kind", 5)]
+    [TestCase("kind", -255)]
+    [TestCase("status", 257)]
+    [TestCase("status", 6)]
+    public void A_number_that_is_no_kind_and_no_status_is_named(string field, int number)
+    {
+        var messages = Exports.Parse(_export);
+        var record = messages.First(m => m.Record is { Record: { WorkflowId: "b", Sequence: 1 } }).Record.Record;
+        if (field == "kind")
+            record.Kind = (Pb.RecordKind)number;
+        else
+            record.Status = (Pb.WorkflowStatus)number;
+
+        var report = Exports.Check(Exports.Write(messages), _key);
+
+        Assert.That(report.IsIntact, Is.False);
+        var first = report.Findings.First(f => f.Violation.Sequence == 1).Violation;
+        Assert.That((first.Class, first.Key.WorkflowId), Is.EqualTo((ViolationClass.FieldModified, "b")));
+        Assert.That(first.Message, Does.Contain($"{field} {number}"));
+    }
+
+    [Test]
     public void Of_several_keys_one_has_to_fit()
     {
         using var other = SigningKey.Create();

@@ -81,6 +81,30 @@ public sealed class SigningKeyTests
         }
     }
 
+    [Test]
+    public void Only_a_key_of_the_log_that_a_note_names_signs_for_it()
+    {
+        using var ours = SigningKey.Create();
+        using var others = SigningKey.Create();
+        VerifierKey[] trusted = [ours.VerifierKey("log"), others.VerifierKey("other")];
+        var head = new LogHead("log", 1, MerkleTree.EmptyRoot);
+        var statement = new WorkflowStatement("log", 1, new WorkflowKey("default", "w"), 1, Hash.Of("x"u8));
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(LogHead.Verify(others.Sign("other", head.Text), trusted, Ed25519Signatures.Check), Is.Null);
+            Assert.That(WorkflowStatement.Verify(others.Sign("other", statement.Text), trusted, Ed25519Signatures.Check), Is.Null);
+            Assert.That(TrustedHead.Verify(others.Sign("other", head.Text), trusted), Is.Null);
+            Assert.That(LogHead.Verify(ours.Sign("log", head.Text), trusted, Ed25519Signatures.Check), Is.EqualTo(head));
+            Assert.That(LogHead.Verify(WithSignature(ours.Sign("log", head.Text), others.Sign("other", head.Text)), trusted,
+                Ed25519Signatures.Check), Is.EqualTo(head), "A witness's signature besides is none the worse.");
+            Assert.That(LogHead.Verify(WithSignature(ours.Sign("log", head.Text), others.Sign("other", "x\n")), trusted,
+                Ed25519Signatures.Check), Is.Null, "Unless it is known and wrong.");
+        }
+
+        static string WithSignature(string note, string of) => note + of[(of.IndexOf("\n\n", StringComparison.Ordinal) + 2)..];
+    }
+
     [TestCase("log", "log/2")]
     [TestCase("log/2", "log/3")]
     [TestCase("log/9", "log/10")]

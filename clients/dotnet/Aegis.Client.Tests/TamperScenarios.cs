@@ -143,9 +143,12 @@ public sealed class TamperScenarios
                 await engine.HistoryAsync("w-1");
                 break;
             case Pending:
-                await foreach (var _ in engine.ResumeAllPendingAsync<Permit>())
+                ResumeFailure? failed = null;
+                await foreach (var _ in engine.ResumeAllPendingAsync<Permit>(new ResumeOptions { OnFailed = f => failed = f }))
                 {
                 }
+                if (failed is not null)
+                    throw new IntegrityException(failed.Reason, failed.Message);
                 break;
             case Follow:
                 await engine.Client.FollowLogAsync();

@@ -117,6 +117,30 @@ public sealed class TrustScenarios
     }
 
     [Test]
+    public async Task A_log_that_was_taken_back_stops_a_client_before_its_first_call()
+    {
+        var engine = await Kit.EngineAsync();
+        await engine.StartAsync("b-1");
+        var longer = engine.Client.Trust!.Kept! with { Size = 1_000_000_000 };
+        using var directory = new TemporaryDirectory();
+        var store = new FileHeadStore($"{directory.Path}/head.json");
+        await store.SaveAsync(new KeptHead(SharedKey.Key.Sign(longer), []), null, default);
+        var calls = new List<string>();
+        var restarted = await Kit.EngineAsync(engine.Client.Namespace, configure: options =>
+        {
+            options.HeadStore = store;
+            options.Interceptors.Add(new LyingInterceptor(request => calls.Add(request.Descriptor.Name)));
+        });
+
+        var alarm = (await Assert.ThrowsAsync<LogAlarmException>(() => restarted.ResumeAsync<Permit>("b-1")))!;
+
+        Assert.That(alarm.Reason, Is.EqualTo("LOG_ROLLED_BACK"));
+        Assert.That(calls, Is.EqualTo(new[] { "GetLogHeadRequest" }));
+        await restarted.CloseAsync();
+        await engine.CloseAsync();
+    }
+
+    [Test]
     public async Task New_log_id()
     {
         using var directory = new TemporaryDirectory();
@@ -170,6 +194,32 @@ public sealed class TrustScenarios
         Assert.That(await store.SaveAsync(forked, await store.LoadAsync(default), default), Is.True);
         var alarm = (await Assert.ThrowsAsync<LogAlarmException>(() => one.StartAsync("s-4")))!;
         Assert.That(alarm.Reason, Is.EqualTo("LOG_FORKED"));
+        await one.CloseAsync();
+        await two.CloseAsync();
+    }
+
+    [Test]
+    public async Task A_write_has_one_time_with_all_its_proofs()
+    {
+        using var directory = new TemporaryDirectory();
+        var file = $"{directory.Path}/head.json";
+        await using var proxy = await FaultProxy.StartAsync((await Kit.ServerAsync()).Address);
+        var one = await Kit.EngineAsync(address: proxy.Address, configure: options => options.HeadFile = file);
+        var two = await Kit.EngineAsync(one.Client.Namespace, configure: options => options.HeadFile = file);
+        var workflow = await one.StartAsync("p-1");
+        // What the other has kept is to be linked first, and the server does not prove it in time.
+        await two.StartAsync("p-2");
+        await proxy.OrderAsync("hold GetConsistencyProof");
+        var watch = System.Diagnostics.Stopwatch.StartNew();
+
+        var late = (await Assert.ThrowsAsync<CallTimeoutException>(() => one.TransitionAsync(workflow, "CHECKED",
+            details: new TransitionDetails { Timeout = TimeSpan.FromSeconds(2) })))!;
+        var elapsed = watch.Elapsed;
+        await proxy.OrderAsync("forget");
+        var again = await one.TransitionAsync(workflow, "CHECKED", details: new TransitionDetails { RequestId = late.RequestId });
+
+        Assert.That(elapsed, Is.LessThan(Kit.Patience / 2), "long before the client's own timeout");
+        Assert.That(again.Replayed, "it was written, and is proven now");
         await one.CloseAsync();
         await two.CloseAsync();
     }

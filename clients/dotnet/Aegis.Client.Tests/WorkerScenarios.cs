@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using Aegis.Core;
 using Aegis.Tests;
+using Google.Protobuf.WellKnownTypes;
 using Grpc.Core;
 using Microsoft.Extensions.DependencyInjection;
 
@@ -77,6 +78,71 @@ public sealed class WorkerScenarios
 
         Assert.That(seen, Is.EqualTo(Enumerable.Range(0, 5).Select(i => $"w-{i}")));
         Assert.That(await LeaseOfAsync(engine, "w-0"), Is.Null, "closing releases");
+        await engine.CloseAsync();
+    }
+
+    [TestCase(1)]
+    [TestCase(8)]
+    public async Task What_cannot_be_read_is_reported_and_keeps_no_other_from_being_handed_out(int ahead)
+    {
+        var odd = await Kit.EngineAsync(isTrusting: false);
+        odd.Register<Count>("count");
+        for (var i = 0; i < 4; i++)
+            await odd.StartAsync("count", $"w-{i}", "NEW", new Count(i), new StartDetails { TakeLease = false });
+        var engine = await Kit.EngineAsync(odd.Client.Namespace, engine: new EngineOptions { CheckpointInterval = TimeSpan.FromMilliseconds(20) });
+        engine.Register("count", new CodecWithout<Count>(new Count(1)));
+        var failures = new List<ResumeFailure>();
+        var seen = new List<string>();
+
+        await foreach (var workflow in engine.ResumeAllPendingAsync<Count>(new ResumeOptions { Ahead = ahead, OnFailed = failures.Add }))
+        {
+            seen.Add(workflow.WorkflowId);
+            await Task.Delay(100);
+        }
+
+        Assert.That(seen, Is.EqualTo(new[] { "w-0", "w-2", "w-3" }));
+        Assert.That(failures.Select(f => (f.WorkflowId, f.Reason)), Is.EqualTo(new[] { ("w-1", "CODEC") }));
+        Assert.That(failures[0].Message, Does.Contain("no such count"));
+        Assert.That(await LeaseOfAsync(engine, "w-1"), Is.Null, "its lease is released");
+        Assert.That(await engine.HistoryAsync("w-1"), Has.Count.EqualTo(1), "nothing is stored over what was not read");
+        await odd.CloseAsync();
+        await engine.CloseAsync();
+    }
+
+    [Test]
+    public async Task Polling_outlasts_a_server_that_is_away_for_longer_than_a_call_may_take()
+    {
+        var failing = new Queue<RpcException>(
+        [
+            new(new Status(StatusCode.Unavailable, "away")),
+            new(new Status(StatusCode.DeadlineExceeded, "late")),
+            new Google.Rpc.Status
+            {
+                Code = (int)StatusCode.Unknown,
+                Details = { Any.Pack(new Google.Rpc.ErrorInfo { Domain = "aegis.v1", Reason = "OUTCOME_UNKNOWN" }) },
+            }.ToRpcException(),
+        ]);
+        var engine = await Kit.EngineAsync(isTrusting: false, configure: options =>
+        {
+            options.Timeout = TimeSpan.FromMilliseconds(90);
+            options.Interceptors.Add(new LyingInterceptor(message =>
+            {
+                if (message is Pb.ResumePendingWorkflowsRequest && failing.TryDequeue(out var failure))
+                    throw failure;
+            }));
+        });
+        var patient = await Kit.EngineAsync(engine.Client.Namespace, isTrusting: false);
+        await patient.StartAsync("w-1");
+        string? handedOut = null;
+
+        await foreach (var workflow in engine.ResumeAllPendingAsync<Permit>(new ResumeOptions { Poll = TimeSpan.FromMilliseconds(20) }))
+        {
+            handedOut = workflow.WorkflowId;
+            break;
+        }
+
+        Assert.That((handedOut, failing.Count), Is.EqualTo(("w-1", 0)));
+        await patient.CloseAsync();
         await engine.CloseAsync();
     }
 
@@ -270,6 +336,19 @@ public sealed class WorkerScenarios
         Assert.That(workflow.IsLeased);
         Assert.That(program.GetRequiredService<DurableWorkflowEngine>(), Is.SameAs(engine));
         Assert.That(engine.Client, Is.SameAs(program.GetRequiredService<AegisClient>()));
+    }
+
+    private readonly record struct Count(int Value);
+
+    /// <summary>Reads all but one.</summary>
+    private sealed class CodecWithout<T>(T unread) : ICodec<T>
+    {
+        private readonly JsonCodec<T> _json = new();
+
+        public EncodedState Encode(T value) => _json.Encode(value);
+
+        public T Decode(EncodedState state) =>
+            _json.Decode(state) is var value && Equals(value, unread) ? throw new NotSupportedException("no such count") : value;
     }
 
     private static async Task<Pb.Lease?> LeaseOfAsync(DurableWorkflowEngine engine, string id) => (await engine.Client.Workflows.GetWorkflowAsync(

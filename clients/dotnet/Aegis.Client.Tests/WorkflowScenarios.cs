@@ -205,6 +205,24 @@ public sealed class WorkflowScenarios
     }
 
     [Test]
+    public async Task A_fork_takes_its_sources_object_unless_it_has_one_of_its_own_whatever_the_type()
+    {
+        var engine = await Kit.EngineAsync();
+        engine.Register<Guid>("ticket");
+        var (first, second) = (Guid.NewGuid(), Guid.NewGuid());
+        await engine.StartAsync("ticket", "f-1", "NEW", first, new StartDetails { TakeLease = false });
+
+        var fork = await engine.ForkAsync<Guid>("ticket", "f-2", "f-1", sequence: 1);
+        var own = await engine.ForkAsync("ticket", "f-3", "f-1", sequence: 1, initialState: null, data: second);
+        var none = await engine.ForkAsync("ticket", "f-4", "f-1", sequence: 1, initialState: null, data: Guid.Empty);
+
+        Assert.That((fork.Data, own.Data, none.Data), Is.EqualTo((first, second, Guid.Empty)));
+        Assert.That((await engine.LoadCheckpointAsync<Guid>("f-2")).Data, Is.EqualTo(first));
+        Assert.That((await engine.LoadCheckpointAsync<Guid>("f-4")).Data, Is.EqualTo(Guid.Empty));
+        await engine.CloseAsync();
+    }
+
+    [Test]
     public async Task A_moved_state_without_an_object_is_told_by_the_records_since()
     {
         var engine = await Kit.EngineAsync(engine: new EngineOptions { CheckpointOnTransition = false });

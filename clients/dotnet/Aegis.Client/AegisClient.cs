@@ -25,6 +25,9 @@ public sealed class AegisClient : IAsyncDisposable
     private readonly GrpcChannel _channel;
     private readonly ILogger _logger;
 
+    // Whether the log was found to continue the kept head since this client was made.
+    private volatile bool _hasLooked;
+
     /// <summary>A client of one server, with everything by default.</summary>
     /// <param name="address">Such as <c>http://127.0.0.1:50051</c>.</param>
     public AegisClient(string address) : this(new AegisClientOptions { Addresses = [address] })
@@ -99,9 +102,7 @@ public sealed class AegisClient : IAsyncDisposable
     public async Task<LogHead> FollowLogAsync(CancellationToken cancellationToken = default)
     {
         var trust = Trust ?? throw new InvalidOperationException("Nothing can be followed without TrustedKeys.");
-        var known = await trust.KnownAsync(cancellationToken);
-        var response = await CallAsync(options => Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest(), options), null, cancellationToken);
-        return await trust.LinkAsync(response.SignedNote, known, null, cancellationToken);
+        return await FollowAsync(trust, EndOf(null), "", cancellationToken);
     }
 
     /// <inheritdoc/>
@@ -112,20 +113,88 @@ public sealed class AegisClient : IAsyncDisposable
         return ValueTask.CompletedTask;
     }
 
-    /// <summary>Makes a call, and repeats it inside its time while the service is not there. A write has to have a request_id.</summary>
-    internal Task<T> CallAsync<T>(Func<CallOptions, AsyncUnaryCall<T>> call, TimeSpan? timeout, CancellationToken cancellationToken, string requestId = "")
+    /// <summary>Makes a call, and repeats it inside its time while the service is not there.</summary>
+    internal Task<T> CallAsync<T>(Func<CallOptions, AsyncUnaryCall<T>> call, TimeSpan? timeout, CancellationToken cancellationToken)
+        => CallAsync(call, EndOf(timeout), "", cancellationToken);
+
+    /// <summary>The same, for what takes more than this call. A write has to have a request_id.</summary>
+    internal Task<T> CallAsync<T>(Func<CallOptions, AsyncUnaryCall<T>> call, DateTime deadline, string requestId, CancellationToken cancellationToken)
         => RetryAsync(async options =>
         {
             using var unary = call(options);
             return await unary.ResponseAsync;
-        }, timeout, cancellationToken, requestId);
+        }, deadline, requestId, cancellationToken);
 
-    /// <summary>As <see cref="CallAsync"/>, for what takes more than one answer: an attempt begins anew.</summary>
+    /// <summary>As <see cref="CallAsync{T}(Func{CallOptions, AsyncUnaryCall{T}}, TimeSpan?, CancellationToken)"/>, for what takes
+    /// more than one answer: an attempt begins anew.</summary>
+    internal Task<T> RetryAsync<T>(Func<CallOptions, Task<T>> attempt, TimeSpan? timeout, CancellationToken cancellationToken)
+        => RetryAsync(attempt, EndOf(timeout), "", cancellationToken);
+
+    /// <summary>When what begins now has to be done.</summary>
+    internal DateTime EndOf(TimeSpan? timeout) => DateTime.UtcNow + (timeout ?? _options.Timeout);
+
+    /// <summary>
+    /// Looks at the log before the first call of all. A log that was taken back or exchanged would have its workflows resumed
+    /// otherwise, and what they do outside done once more, until the first write shows it.
+    /// </summary>
+    /// <remarks>Callers that begin at once each look: it is cheap, and none of them waits for the time of another.</remarks>
+    /// <exception cref="LogAlarmException">The log is not the one that was followed.</exception>
+    internal async Task BeginAsync(DateTime deadline, string requestId, CancellationToken cancellationToken)
+    {
+        if (Trust is { } trust && !_hasLooked)
+            await FollowAsync(trust, deadline, requestId, cancellationToken);
+    }
+
+    /// <summary>Links the newest head with the kept one.</summary>
+    /// <param name="trust">What is believed.</param>
+    /// <param name="deadline">When it has to be done.</param>
+    /// <param name="requestId">Of the write that it is done for.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    internal async Task<LogHead> FollowAsync(LogTrust trust, DateTime deadline, string requestId, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var known = await trust.KnownAsync(cancellationToken);
+            var response = await AttemptAsync(async options => await Integrity.GetLogHeadAsync(new Pb.GetLogHeadRequest(), options), deadline,
+                requestId, cancellationToken);
+            var head = await LinkAsync(trust, response.SignedNote, known, null, deadline, cancellationToken);
+            _hasLooked = true;
+            return head;
+        }
+        catch (AegisException e) when (e is ServiceUnavailableException or CallTimeoutException)
+        {
+            throw Final(e.Origin, requestId);
+        }
+    }
+
+    /// <summary>Links a head that came with the kept one, by the time at which the call that it came of has to be done.</summary>
+    internal static async Task<LogHead> LinkAsync(LogTrust trust, string note, LogHead? known, IReadOnlyList<Hash>? path, DateTime deadline,
+        CancellationToken cancellationToken)
+    {
+        using var end = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        var left = deadline - DateTime.UtcNow;
+        end.CancelAfter(left > TimeSpan.Zero ? left : TimeSpan.Zero);
+        try
+        {
+            return await trust.LinkAsync(note, known, path, end.Token);
+        }
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+        {
+            throw AegisException.Of(new AegisException.Failure(StatusCode.DeadlineExceeded, "",
+                "The head of the log that came could not be linked with the kept one in time.", new Dictionary<string, string>(), null));
+        }
+    }
+
+    private async Task<T> RetryAsync<T>(Func<CallOptions, Task<T>> attempt, DateTime deadline, string requestId, CancellationToken cancellationToken)
+    {
+        await BeginAsync(deadline, requestId, cancellationToken);
+        return await AttemptAsync(attempt, deadline, requestId, cancellationToken);
+    }
+
     /// <exception cref="AegisException">It was refused, or the time is over.</exception>
     /// <exception cref="OperationCanceledException">The caller gave up.</exception>
-    internal async Task<T> RetryAsync<T>(Func<CallOptions, Task<T>> attempt, TimeSpan? timeout, CancellationToken cancellationToken, string requestId = "")
+    private async Task<T> AttemptAsync<T>(Func<CallOptions, Task<T>> attempt, DateTime deadline, string requestId, CancellationToken cancellationToken)
     {
-        var deadline = DateTime.UtcNow + (timeout ?? _options.Timeout);
         var options = new CallOptions(deadline: deadline, cancellationToken: cancellationToken);
         AegisException.Failure? before = null;
         for (var backoff = RetryDelayMin; ; backoff = TimeSpan.FromTicks(Math.Min(backoff.Ticks * 2, RetryDelayMax.Ticks)))
@@ -169,9 +238,12 @@ public sealed class AegisClient : IAsyncDisposable
         return asked + (backoff * (0.5 + (Random.Shared.NextDouble() / 2)));
     }
 
+    /// <summary>As part of linking a head, and so without looking at the log before; whoever links ends it with their own time.</summary>
     private async Task<IReadOnlyList<Hash>> ProveAsync(long first, long second, CancellationToken cancellationToken)
     {
         var request = new Pb.GetConsistencyProofRequest { FirstSize = (ulong)first, SecondSize = (ulong)second };
-        return LogTrust.PathOf((await CallAsync(options => Integrity.GetConsistencyProofAsync(request, options), null, cancellationToken)).Path);
+        var response = await AttemptAsync(async options => await Integrity.GetConsistencyProofAsync(request, options), EndOf(null),
+            "", cancellationToken);
+        return LogTrust.PathOf(response.Path);
     }
 }

@@ -31,8 +31,11 @@ internal static class Answers
         CheckPart(record, "content (reason, metadata)", record.ContentDigest, record.Content is { } c ? RecordFormat.DigestOf(c) : null);
         CheckPart(record, "snapshot (content type, size, sha256)", record.SnapshotDigest, record.Snapshot is { } s ? RecordFormat.DigestOf(s) : null);
         var hash = RecordFormat.HashOf(stored.Encoded.Span);
-        return hash == stored.Hash ? stored
-            : throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key}: its fields give the hash {hash}, and it says {stored.Hash}.");
+        if (hash != stored.Hash)
+            throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key}: its fields give the hash {hash}, and it says {stored.Hash}.");
+        if (!Enum.IsDefined(record.Kind) || !Enum.IsDefined(record.Status))
+            throw new IntegrityException("RECORD", $"Record {record.Sequence} of {key} has the kind {message.Kind} and the status {message.Status}, and one of them is none.");
+        return stored;
     }
 
     /// <summary>The bytes of the snapshot that a record carries.</summary>
@@ -62,8 +65,8 @@ internal static class Answers
         if (verifier.Complete(null) is { Count: > 0 } violations)
             throw new IntegrityException("RECORD", $"The chain of {key} is broken: record {violations[0].Sequence}: {violations[0].Message}", violations);
         var last = records[^1];
-        var said = (head.WorkflowType, head.State, (WorkflowStatus)head.Status, (long)head.Sequence, HashOf(head.HeadHash));
-        var recorded = (last.Record.WorkflowType, last.Record.ToState, last.Record.Status, last.Record.Sequence, last.Hash);
+        var said = (head.WorkflowType, head.State, head.Status, head.Sequence, HashOf(head.HeadHash));
+        var recorded = (last.Record.WorkflowType, last.Record.ToState, (Pb.WorkflowStatus)last.Record.Status, (ulong)last.Record.Sequence, last.Hash);
         if (said != recorded)
             throw new IntegrityException("RECORD", $"The head of {key} is said to be {said}, and its records give {recorded}.");
     }

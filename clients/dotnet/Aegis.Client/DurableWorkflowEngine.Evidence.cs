@@ -64,7 +64,9 @@ public sealed partial class DurableWorkflowEngine
     /// What is found: <see cref="ExportReport.IsProven"/> where a trusted key proves it; without trusted keys at best
     /// <see cref="ExportReport.IsIntact"/>, which says that it agrees with itself.
     /// </returns>
-    /// <exception cref="IntegrityException">What came is not even a whole answer, or contradicts the kept head.</exception>
+    /// <exception cref="IntegrityException">
+    /// What came is not even a whole answer, is not of this workflow alone, or contradicts the kept head.
+    /// </exception>
     public async Task<ExportReport> VerifyIntegrityAsync(string workflowId, CancellationToken cancellationToken = default)
     {
         var request = new Pb.ExportWorkflowsRequest { Namespace = _client.Namespace, WorkflowId = workflowId, AllowQuarantined = true };
@@ -94,7 +96,7 @@ public sealed partial class DurableWorkflowEngine
     /// <param name="filter">Which workflows; all by default.</param>
     /// <param name="cancellationToken">Gives up; nothing is left then.</param>
     /// <returns>What it holds.</returns>
-    /// <exception cref="IntegrityException">What came is not intact, or not proven.</exception>
+    /// <exception cref="IntegrityException">What came is not intact, not proven, or not what was asked for.</exception>
     public async Task<ExportReport> ExportAsync(string path, ExportFilter? filter = null, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
@@ -198,6 +200,7 @@ public sealed partial class DurableWorkflowEngine
 
     /// <summary>Brings an export into a file, judges it under the trusted keys, and links its head with the kept one.</summary>
     /// <exception cref="FormatException">It is not a whole export.</exception>
+    /// <exception cref="IntegrityException">It is sound perhaps, and of something else than was asked for.</exception>
     private async Task<ExportReport> FetchAsync(Pb.ExportWorkflowsRequest request, Func<FileStream> create, CancellationToken cancellationToken)
     {
         var trust = _client.Trust;
@@ -216,7 +219,26 @@ public sealed partial class DurableWorkflowEngine
             var report = ExportCheck.Read(reader, trust?.Keys ?? [], cancellationToken);
             if (trust is not null)
                 await trust.LinkAsync(report.Manifest.LogHead, known, null, cancellationToken);
+            CheckAsked(request, report);
             return report;
         }, TransferTimeout, cancellationToken);
+    }
+
+    /// <summary>
+    /// An export proves what it holds: that it holds the workflow that was asked for, and nothing of another namespace, is looked
+    /// at here. An empty one would prove anything otherwise.
+    /// </summary>
+    private static void CheckAsked(Pb.ExportWorkflowsRequest request, ExportReport report)
+    {
+        var keys = report.Workflows.Select(w => w.Key).ToList();
+        var asked = new WorkflowKey(request.Namespace, request.WorkflowId);
+        if (asked.WorkflowId.Length > 0 && (keys.Count != 1 || keys[0] != asked))
+        {
+            throw new IntegrityException("ANSWER", keys.Count == 1
+                ? $"The export of {asked} that came is one of {keys[0]}."
+                : $"The export of {asked} that came has {keys.Count} workflows.");
+        }
+        if (keys.Any(k => k.Namespace != request.Namespace))
+            throw new IntegrityException("ANSWER", $"The export of the namespace \"{request.Namespace}\" has a workflow of another.");
     }
 }

@@ -48,7 +48,7 @@ public sealed partial class DurableWorkflowEngine
             request.TakeOverOwn |= attempts++ > 0 && !_leases.Holds(workflowId);
             return _client.Recovery.ResumeWorkflowAsync(request, call);
         }, null, cancellationToken);
-        return await AdoptAsync<T>(response, cancellationToken);
+        return await AdoptAsync<T>(response, workflowId, cancellationToken);
     }
 
     /// <summary>
@@ -62,7 +62,7 @@ public sealed partial class DurableWorkflowEngine
     {
         var request = new Pb.ResumeWorkflowRequest { Namespace = _client.Namespace, WorkflowId = workflowId };
         var response = await _client.CallAsync(call => _client.Recovery.ResumeWorkflowAsync(request, call), null, cancellationToken);
-        return await AdoptAsync<T>(response, cancellationToken);
+        return await AdoptAsync<T>(response, workflowId, cancellationToken);
     }
 
     /// <summary>
@@ -132,10 +132,14 @@ public sealed partial class DurableWorkflowEngine
         while (request.PageToken.Length > 0);
     }
 
-    /// <summary>Leases pending workflows, and gives each of them as it comes, so that none is held without being renewed.</summary>
+    /// <summary>
+    /// Leases pending workflows, and gives each of them as it comes, so that none is held without being renewed. One that cannot be
+    /// verified or decoded fails alone: it is given along with its failure, and its lease is held until whoever gets it releases
+    /// it, or the next call would be given it again.
+    /// </summary>
     /// <returns>How many came, and whether the stream broke meanwhile, so that some that were on their way are leased to nobody.</returns>
     internal async Task<(int Count, bool HasBroken)> LeasePendingAsync<T>(string[] types, ResumeOptions options, bool takeOverOwn, Action<Workflow<T>> leased,
-        Action<ResumeFailure> failed, CancellationToken cancellationToken)
+        Action<ResumeFailure, Workflow<T>?> failed, CancellationToken cancellationToken)
     {
         var request = new Pb.ResumePendingWorkflowsRequest
         {
@@ -158,11 +162,15 @@ public sealed partial class DurableWorkflowEngine
                 switch (stream.ResponseStream.Current)
                 {
                     case { Resumed: { } resumed }:
-                        leased(await AdoptAsync<T>(resumed, cancellationToken));
+                        var workflow = Receive<T>(resumed, head => types.Contains(head.WorkflowType), "what is pending");
                         count++;
+                        if (await FailureOfAsync(workflow, resumed, cancellationToken) is { } unread)
+                            failed(unread, workflow);
+                        else
+                            leased(workflow);
                         break;
                     case { Failed: { } failure }:
-                        failed(new ResumeFailure(failure.WorkflowId, failure.Reason, failure.Message));
+                        failed(new ResumeFailure(failure.WorkflowId, failure.Reason, failure.Message), null);
                         break;
                 }
             }
@@ -171,38 +179,41 @@ public sealed partial class DurableWorkflowEngine
         return (count, attempts > 1);
     }
 
-    /// <summary>A workflow as the server hands it out, once its chain and its snapshot are recomputed. Its lease is held from now on.</summary>
-    private async Task<Workflow<T>> AdoptAsync<T>(Pb.ResumeWorkflowResponse response, CancellationToken cancellationToken)
+    /// <summary>Why this workflow alone cannot be taken up; null where it is. What concerns all of them is thrown.</summary>
+    private async Task<ResumeFailure?> FailureOfAsync<T>(Workflow<T> workflow, Pb.ResumeWorkflowResponse resumed, CancellationToken cancellationToken)
     {
-        var head = response.Workflow ?? throw new IntegrityException("ANSWER", "The answer has no workflow.");
-        var key = new WorkflowKey(head.Namespace, head.WorkflowId);
-        var workflow = new Workflow<T>(this, CodecOf<T>(head.WorkflowType), key, head.WorkflowType)
-        {
-            State = head.State,
-            Status = (WorkflowStatus)head.Status,
-            Sequence = (long)head.Sequence,
-            HeadHash = Answers.HashOf(head.HeadHash),
-            Metadata = head.Metadata.ToDictionary(),
-        };
-        Hold(workflow, response.Lease);
         try
         {
-            var records = new List<StoredRecord>();
-            if (response.Checkpoint is { } checkpoint)
-                records.Add(Answers.Record(checkpoint.Record, key));
-            var before = records.Count;
-            records.AddRange(response.RecordsSince.Select(r => Answers.Record(r, key)));
-            if (response.MoreRecords)
-                records.AddRange(await RecordsAfterAsync(key, records[^1].Record.Sequence, workflow.Sequence, cancellationToken));
-            if (records.Count == 0 || (before == 0 && records[0].Record.Sequence != 1))
-                throw new IntegrityException("ANSWER", $"The answer about {key} has not its whole history since its checkpoint.");
-            Answers.Chain(head, key, records);
-            workflow.RecordsSince = [.. records.Skip(before).Select(r => r.Record)];
-            if (before > 0)
-            {
-                workflow.Data = workflow.Codec.Decode(Answers.Snapshot(records[0], response.Checkpoint!.Snapshot));
-                workflow.StoredSha256 = records[0].Record.Snapshot!.Sha256;
-            }
+            await RecomputeAsync(workflow, resumed, cancellationToken);
+            return null;
+        }
+        catch (IntegrityException e) when (e is not LogAlarmException)
+        {
+            return new ResumeFailure(workflow.WorkflowId, e.Reason, e.Message);
+        }
+        catch (HistoryDamagedException e)
+        {
+            return new ResumeFailure(workflow.WorkflowId, e.Reason, e.Message);
+        }
+        // Whatever a codec of the caller's throws; what the rest of the reading throws is told above and below.
+        catch (Exception e) when (e is not AegisException and not IntegrityException and not OperationCanceledException)
+        {
+            return new ResumeFailure(workflow.WorkflowId, "CODEC", $"Its snapshot cannot be decoded: {e.Message}");
+        }
+        catch
+        {
+            await ReleaseAsync([workflow]);
+            throw;
+        }
+    }
+
+    /// <summary>A workflow as the server hands it out, once its chain and its snapshot are recomputed. Its lease is held from now on.</summary>
+    private async Task<Workflow<T>> AdoptAsync<T>(Pb.ResumeWorkflowResponse response, string workflowId, CancellationToken cancellationToken)
+    {
+        var workflow = Receive<T>(response, head => head.WorkflowId == workflowId, workflowId);
+        try
+        {
+            await RecomputeAsync(workflow, response, cancellationToken);
             return workflow;
         }
         catch
@@ -210,6 +221,49 @@ public sealed partial class DurableWorkflowEngine
             await ReleaseAsync([workflow]);
             throw;
         }
+    }
+
+    /// <summary>The handle of a workflow that the server hands out. Its lease is held from now on; what it tells is not verified yet.</summary>
+    /// <exception cref="IntegrityException">It is not what was asked for.</exception>
+    private Workflow<T> Receive<T>(Pb.ResumeWorkflowResponse response, Func<Pb.Workflow, bool> isAsked, string asked)
+    {
+        var head = response.Workflow ?? throw new IntegrityException("ANSWER", "The answer has no workflow.");
+        var key = new WorkflowKey(head.Namespace, head.WorkflowId);
+        if (key.Namespace != _client.Namespace || !isAsked(head))
+        {
+            throw new IntegrityException("ANSWER",
+                $"What was asked for is {asked} in the namespace \"{_client.Namespace}\", and what came is {key} of the type \"{head.WorkflowType}\".");
+        }
+        var workflow = new Workflow<T>(this, CodecOf<T>(head.WorkflowType), key, head.WorkflowType);
+        Hold(workflow, response.Lease);
+        return workflow;
+    }
+
+    /// <summary>Fills a handle with what the records give, all of it recomputed.</summary>
+    /// <exception cref="IntegrityException">They do not fit each other, or what the server tells of the workflow.</exception>
+    private async Task RecomputeAsync<T>(Workflow<T> workflow, Pb.ResumeWorkflowResponse response, CancellationToken cancellationToken)
+    {
+        var (head, key) = (response.Workflow, workflow.Key);
+        var records = new List<StoredRecord>();
+        if (response.Checkpoint is { } checkpoint)
+            records.Add(Answers.Record(checkpoint.Record, key));
+        var before = records.Count;
+        records.AddRange(response.RecordsSince.Select(r => Answers.Record(r, key)));
+        if (response.MoreRecords)
+            records.AddRange(await RecordsAfterAsync(key, records.LastOrDefault()?.Record.Sequence ?? 0, (long)head.Sequence, cancellationToken));
+        if (records.Count == 0 || (before == 0 && records[0].Record.Sequence != 1))
+            throw new IntegrityException("ANSWER", $"The answer about {key} has not its whole history since its checkpoint.");
+        Answers.Chain(head, key, records);
+        var last = records[^1];
+        (workflow.State, workflow.Status, workflow.Sequence, workflow.HeadHash) = (last.Record.ToState, last.Record.Status, last.Record.Sequence, last.Hash);
+        workflow.Metadata = head.Metadata.ToDictionary();
+        workflow.RecordsSince = [.. records.Skip(before).Select(r => r.Record)];
+        if (before > 0)
+        {
+            workflow.Data = workflow.Codec.Decode(Answers.Snapshot(records[0], response.Checkpoint!.Snapshot));
+            workflow.StoredSha256 = records[0].Record.Snapshot!.Sha256;
+        }
+        BeginCheckpoints(workflow);
     }
 
     /// <summary>The newest records back to one that is known, oldest first.</summary>

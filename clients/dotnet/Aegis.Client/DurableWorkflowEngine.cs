@@ -1,9 +1,6 @@
 using System.Collections.Concurrent;
 using Aegis.Core;
 using Aegis.Evidence;
-using Google.Protobuf;
-using Google.Protobuf.WellKnownTypes;
-using Grpc.Core;
 using Microsoft.Extensions.Logging;
 
 namespace Aegis.Client;
@@ -73,29 +70,44 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
     /// <exception cref="WorkflowAlreadyExistsException">The id is taken.</exception>
     public Task<Workflow<T>> StartAsync<T>(string workflowType, string workflowId, string initialState, T? data,
         StartDetails? details = null, CancellationToken cancellationToken = default)
-        => StartAsync(workflowType, new Pb.StartWorkflowRequest { WorkflowId = workflowId, InitialState = initialState }, data,
-            details ?? new StartDetails(), cancellationToken);
+        => StartAsync(workflowType, new Pb.StartWorkflowRequest
+        {
+            WorkflowId = workflowId,
+            InitialState = initialState,
+            Snapshot = Encoded(CodecOf<T>(workflowType), data),
+        }, data, details ?? new StartDetails(), cancellationToken);
 
     /// <summary>
     /// Starts a new workflow from a record of another and leaves that as it is: to go another way, or to go on with a closed case.
-    /// State and object are those of the record's time unless given.
+    /// Its object is that of the record's time, and so is its state unless given.
     /// </summary>
     /// <param name="workflowType">A registered type.</param>
     /// <param name="workflowId">The id of the new workflow.</param>
     /// <param name="sourceId">The workflow to fork from.</param>
     /// <param name="sequence">The record of it to fork from.</param>
     /// <param name="initialState">The state it starts in; null for that of the record.</param>
-    /// <param name="data">Its first state object; null for that of the record's time.</param>
     /// <param name="details">What is told along with it.</param>
     /// <param name="cancellationToken">Gives up waiting. The workflow may have been started.</param>
     public Task<Workflow<T>> ForkAsync<T>(string workflowType, string workflowId, string sourceId, long sequence, string? initialState = null,
-        T? data = default, StartDetails? details = null, CancellationToken cancellationToken = default)
-        => StartAsync(workflowType, new Pb.StartWorkflowRequest
-        {
-            WorkflowId = workflowId,
-            InitialState = initialState ?? "",
-            ForkedFrom = new Pb.ForkPoint { WorkflowId = sourceId, Sequence = (ulong)sequence },
-        }, data, details ?? new StartDetails(), cancellationToken);
+        StartDetails? details = null, CancellationToken cancellationToken = default)
+        => StartAsync<T>(workflowType, ForkOf(workflowId, sourceId, sequence, initialState), default, details ?? new StartDetails(), cancellationToken);
+
+    /// <summary>The same, with an object of its own.</summary>
+    /// <param name="workflowType">A registered type.</param>
+    /// <param name="workflowId">The id of the new workflow.</param>
+    /// <param name="sourceId">The workflow to fork from.</param>
+    /// <param name="sequence">The record of it to fork from.</param>
+    /// <param name="initialState">The state it starts in; null for that of the record.</param>
+    /// <param name="data">Its first state object; null, where the type allows it, for that of the record's time.</param>
+    /// <param name="details">What is told along with it.</param>
+    /// <param name="cancellationToken">Gives up waiting. The workflow may have been started.</param>
+    public Task<Workflow<T>> ForkAsync<T>(string workflowType, string workflowId, string sourceId, long sequence, string? initialState,
+        T? data, StartDetails? details = null, CancellationToken cancellationToken = default)
+    {
+        var request = ForkOf(workflowId, sourceId, sequence, initialState);
+        request.Snapshot = Encoded(CodecOf<T>(workflowType), data);
+        return StartAsync(workflowType, request, data, details ?? new StartDetails(), cancellationToken);
+    }
 
     /// <summary>
     /// Moves a workflow from the state it is in to another, by compare and swap on its newest record, and stores its object along
@@ -202,6 +214,18 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
         await _leases.ReleaseAsync(workflows, isAtWork);
     }
 
+    private static Pb.StartWorkflowRequest ForkOf(string workflowId, string sourceId, long sequence, string? initialState) => new()
+    {
+        WorkflowId = workflowId,
+        InitialState = initialState ?? "",
+        ForkedFrom = new Pb.ForkPoint { WorkflowId = sourceId, Sequence = (ulong)sequence },
+    };
+
+    /// <param name="workflowType">A registered type.</param>
+    /// <param name="request">What to start, with its snapshot if it has one of its own.</param>
+    /// <param name="data">What that snapshot is of.</param>
+    /// <param name="details">What is told along with it.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
     private async Task<Workflow<T>> StartAsync<T>(string workflowType, Pb.StartWorkflowRequest request, T? data, StartDetails details,
         CancellationToken cancellationToken)
     {
@@ -212,7 +236,6 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
         (request.Actor, request.Reason, request.RequestId) = (details.Actor ?? Owner, details.Reason, RequestIdOf(details));
         request.Metadata.Add(details.Metadata.ToDictionary());
         request.OccurredAt = TimestampOf(details.OccurredAt);
-        request.Snapshot = Encoded(codec, data);
         if (details.TakeLease)
             (request.Owner, request.LeaseDuration) = (Owner, _leases.Duration);
         var key = new WorkflowKey(_client.Namespace, request.WorkflowId);
@@ -245,117 +268,8 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
             workflow.LastWritten = written;
         }
         Hold(workflow, response.Lease);
+        BeginCheckpoints(workflow);
         return workflow;
-    }
-
-    private async Task<WrittenRecord> StoreAsync<T>(Workflow<T> workflow, Pb.Snapshot encoded, WriteDetails details, CancellationToken cancellationToken)
-    {
-        var request = new Pb.CheckpointWorkflowRequest
-        {
-            Namespace = _client.Namespace,
-            WorkflowId = workflow.WorkflowId,
-            Snapshot = encoded,
-            ExpectedHash = workflow.HeadHash.ToPb(),
-            LeaseEpoch = (ulong)workflow.LeaseEpoch,
-            Actor = details.Actor ?? Owner,
-            Reason = details.Reason,
-            OccurredAt = TimestampOf(details.OccurredAt),
-            RequestId = RequestIdOf(details),
-        };
-        request.Metadata.Add(details.Metadata.ToDictionary());
-        var sent = SentOf(RecordKind.Checkpoint, request.RequestId, details, encoded) with
-        {
-            LeaseEpoch = workflow.LeaseEpoch,
-            PreviousHash = workflow.HeadHash,
-        };
-        var (_, stored, written) = await WriteAsync(workflow.Key, sent, details.Timeout, (known, isProven, options) =>
-        {
-            (request.KnownLogSize, request.IncludeProof) = (known, isProven);
-            return _client.Workflows.CheckpointWorkflowAsync(request, options);
-        }, r => (r.Record, r.Receipt, r.Replayed), cancellationToken);
-        Follow(workflow, stored, written, encoded);
-        return written;
-    }
-
-    /// <summary>Makes a write, and gives out what it recorded only once all of it is proven.</summary>
-    private async Task<(TResponse Response, StoredRecord Stored, WrittenRecord Written)> WriteAsync<TResponse>(WorkflowKey key, SentRecord sent,
-        TimeSpan? timeout, Func<ulong, bool, CallOptions, AsyncUnaryCall<TResponse>> call,
-        Func<TResponse, (Pb.Record Record, Pb.Receipt Receipt, bool Replayed)> read, CancellationToken cancellationToken)
-    {
-        var trust = _client.Trust;
-        for (var attempt = 1; ; attempt++)
-        {
-            var known = trust is null ? null : await trust.KnownAsync(cancellationToken);
-            TResponse response;
-            try
-            {
-                response = await _client.CallAsync(options => call((ulong)(known?.Size ?? 0), trust is not null, options), timeout,
-                    cancellationToken, sent.RequestId);
-            }
-            catch (CursorAheadOfLogException) when (known is not null && attempt < 3)
-            {
-                // Nothing was written. What is there now tells whether the log was taken back, or an accepted one began.
-                await _client.FollowLogAsync(cancellationToken);
-                continue;
-            }
-            var (record, receipt, isReplayed) = read(response);
-            var stored = Answers.Record(record, key);
-            Answers.Sent(stored, sent, isReplayed);
-            if (trust is not null)
-                await ProveAsync(trust, stored, receipt, known, sent.RequestId, cancellationToken);
-            return (response, stored, new WrittenRecord(stored.Record, stored.Hash, stored.LogIndex, receipt?.LogHead ?? "", isReplayed));
-        }
-    }
-
-    private static async Task ProveAsync(LogTrust trust, StoredRecord stored, Pb.Receipt? receipt, LogHead? known, string requestId,
-        CancellationToken cancellationToken)
-    {
-        try
-        {
-            var path = known is { Size: > 0 } ? LogTrust.PathOf(receipt?.ConsistencyPath ?? []) : null;
-            var head = await trust.LinkAsync(receipt?.LogHead ?? "", known, path, cancellationToken);
-            Answers.Receipt(receipt, stored, head);
-        }
-        catch (AegisException e) when (e is ServiceUnavailableException or CallTimeoutException)
-        {
-            // It is written, and not proven yet: the same request again tells.
-            throw AegisClient.Final(e.Origin, requestId);
-        }
-    }
-
-    private async Task<TResult> InTurnAsync<T, TResult>(Workflow<T> workflow, Func<Task<TResult>> write, CancellationToken cancellationToken)
-    {
-        await workflow.Gate.WaitAsync(cancellationToken);
-        try
-        {
-            if (workflow.LeaseLost.IsCancellationRequested)
-            {
-                throw AegisException.Of(new AegisException.Failure(StatusCode.FailedPrecondition, "LEASE_STALE",
-                    $"The lease of {workflow.Key} is lost: resume the workflow to go on.", new Dictionary<string, string>(), null));
-            }
-            return await write();
-        }
-        catch (LeaseLostException)
-        {
-            _leases.Lose(workflow, "LEASE_STALE");
-            throw;
-        }
-        finally
-        {
-            workflow.Gate.Release();
-        }
-    }
-
-    /// <summary>The handle follows what it wrote. A record of long ago, replayed, does not take it back.</summary>
-    private static void Follow<T>(Workflow<T> workflow, StoredRecord stored, WrittenRecord written, Pb.Snapshot? encoded)
-    {
-        workflow.LastWritten = written;
-        var record = stored.Record;
-        if (record.Sequence <= workflow.Sequence)
-            return;
-        (workflow.State, workflow.Status, workflow.Sequence, workflow.HeadHash) = (record.ToState, record.Status, record.Sequence, stored.Hash);
-        if (encoded is not null)
-            workflow.StoredSha256 = Answers.HashOf(encoded.Sha256);
     }
 
     private void Hold<T>(Workflow<T> workflow, Pb.Lease? lease)
@@ -365,7 +279,12 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
         workflow.LeaseEpoch = (long)lease.Epoch;
         workflow.LeaseExpiresAt = Times.FromMicroseconds(RecordMessages.ToMicroseconds(lease.ExpiresAt));
         _leases.Hold(workflow);
-        if (_options.CheckpointInterval != Timeout.InfiniteTimeSpan)
+    }
+
+    /// <summary>Once its object is there, and not before: what is not read yet must not be stored over what is.</summary>
+    private void BeginCheckpoints<T>(Workflow<T> workflow)
+    {
+        if (workflow.IsLeased && _options.CheckpointInterval != Timeout.InfiniteTimeSpan)
             _ = CheckpointPeriodicallyAsync(workflow);
     }
 
@@ -407,32 +326,4 @@ public sealed partial class DurableWorkflowEngine : IAsyncDisposable
         return type.Codec as ICodec<T> ?? throw new InvalidOperationException(
             $"The workflow type \"{workflowType}\" is registered with the state object {type.State}, not {typeof(T)}.");
     }
-
-    private static Pb.Snapshot? Encoded<T>(ICodec<T> codec, T? data)
-    {
-        if (data is null)
-            return null;
-        var encoded = codec.Encode(data);
-        return new Pb.Snapshot
-        {
-            ContentType = encoded.ContentType,
-            Content = ByteString.CopyFrom(encoded.Content.Span),
-            Sha256 = Hash.Of(encoded.Content.Span).ToPb(),
-        };
-    }
-
-    private SentRecord SentOf(RecordKind kind, string requestId, WriteDetails details, Pb.Snapshot? snapshot) => new(kind, requestId)
-    {
-        Actor = details.Actor ?? Owner,
-        Reason = details.Reason,
-        Metadata = details.Metadata,
-        OccurredAt = details.OccurredAt is { } time ? Times.ToMicroseconds(time) : 0,
-        Snapshot = snapshot,
-    };
-
-    private static string RequestIdOf(WriteDetails details) => details.RequestId.Length > 0 ? details.RequestId : Guid.NewGuid().ToString("N");
-
-    private static Timestamp? TimestampOf(DateTimeOffset? time) => time is { } t ? RecordMessages.ToTimestamp(Times.ToMicroseconds(t)) : null;
-
-    private static Dictionary<string, string> MetadataOf(StoredRecord stored) => stored.Record.Content?.Metadata.ToDictionary() ?? [];
 }

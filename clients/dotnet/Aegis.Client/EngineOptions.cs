@@ -89,17 +89,23 @@ public sealed record ResumeOptions
     public int Ahead { get; init; } = 8;
 
     /// <summary>
-    /// When nothing is pending, look again after this time and go on for ever; null, the default, ends then. Over all pending
-    /// workflows only.
+    /// When nothing is pending, look again after this time and go on for ever, also while the service is away; null, the default,
+    /// ends then, and fails when the service is away for longer than a call may take. Over all pending workflows only.
     /// </summary>
     public TimeSpan? Poll { get; init; }
 
-    /// <summary>Called for each workflow that the server could not hand out; by default it is only logged.</summary>
+    /// <summary>
+    /// Called for each workflow that the server could not hand out, or that could not be verified or decoded here; all are logged.
+    /// The others are handed out all the same.
+    /// </summary>
     public Action<ResumeFailure>? OnFailed { get; init; }
 }
 
-/// <summary>A workflow that the server could not hand out.</summary>
+/// <summary>A workflow that could not be handed out. Its lease is released.</summary>
 /// <param name="WorkflowId">The workflow.</param>
-/// <param name="Reason">Why, one of ErrorReason without its prefix, such as <c>CHAIN_BROKEN</c>.</param>
+/// <param name="Reason">
+/// Why: one of ErrorReason without its prefix, such as <c>CHAIN_BROKEN</c>; one of <see cref="IntegrityException.Reason"/>; or
+/// <c>CODEC</c> where its snapshot could not be decoded.
+/// </param>
 /// <param name="Message">Why, for people to read.</param>
 public sealed record ResumeFailure(string WorkflowId, string Reason, string Message);
