@@ -250,6 +250,21 @@ class TestHeads(unittest.IsolatedAsyncioTestCase):
             await trust.begin(stranger)
         self.assertEqual("SIGNATURE_INVALID", unsigned.exception.reason)
 
+    async def test_what_was_rolled_back_or_forked_is_not_gone_on_with_by_accepting_a_log_id(self) -> None:
+        log = Log()
+        forked = Log(key=log.private_key)
+        forked.leaves = [bytes(32)] + log.leaves[1:]
+        for reason, note in (("LOG_ROLLED_BACK", log.note(7)), ("LOG_FORKED", forked.note(10))):
+            trust = await self.begun(log, 10)
+            with self.subTest(reason), self.assertRaises(HistoryRewritten) as refused:
+                await trust.take_head(note, log, before=trust.kept())
+            self.assertEqual(reason, refused.exception.reason)
+            for log_id in ("log", "log/2"):
+                trust.accept_log_id(log_id)
+            for call in (trust.take_head(log.note(10), log), trust.begin(log)):
+                with self.assertRaises(HistoryRewritten):
+                    await call
+
     async def test_equal_sizes_have_equal_roots(self) -> None:
         log = Log()
         trust = await self.begun(log, 10)

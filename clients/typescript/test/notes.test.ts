@@ -1,36 +1,11 @@
 import assert from "node:assert/strict";
-import { createHash, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
-import { VerifierKey, verifyExport, verifyHead, verifyStatement } from "aegis-client";
+import { verifyExport, verifyHead, verifyStatement } from "aegis-client";
 import { ExportChunk } from "aegis-client/stubs";
-
-// Notes signed here, as whoever holds one of several trusted keys could sign them.
-
-const dash = "\u2014";
-
-class Signer {
-  readonly key: VerifierKey;
-  readonly #private: KeyObject;
-
-  constructor(name: string) {
-    const { publicKey, privateKey } = generateKeyPairSync("ed25519");
-    const bytes = Buffer.concat([
-      Uint8Array.of(1),
-      Buffer.from(publicKey.export({ format: "jwk" }).x ?? "", "base64url"),
-    ]);
-    const id = createHash("sha256").update(`${name}\n`).update(bytes).digest("hex").slice(0, 8);
-    this.key = VerifierKey.parse(`${name}+${id}+${bytes.toString("base64")}`);
-    this.#private = privateKey;
-  }
-
-  /** The line of a signature over a text, under the name of a generation. */
-  line(text: string, name = this.key.name): string {
-    const signature = sign(null, Buffer.from(text), this.#private);
-    return `${dash} ${name} ${Buffer.concat([this.key.named(name).id, signature]).toString("base64")}\n`;
-  }
-}
+import { Signer } from "./signer.js";
 
 const ours = new Signer("log.example");
 const other = new Signer("other.example");

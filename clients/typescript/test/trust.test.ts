@@ -293,6 +293,10 @@ test("new-log-id", async (t) => {
   await accepting.transition(survivor, "NEXT");
   assert.equal(accepting.trust?.keptHead?.logId, logId);
   assert.equal((await accepting.verifyIntegrity("case-1")).isIntact, true);
+  // One that was stopped goes on without a restart, and looks at the log before it reads.
+  engine.trust?.acceptLogId(logId);
+  assert.deepEqual((await engine.loadCheckpoint(cases, "case-1")).object, { n: 1 });
+  assert.equal(engine.trust?.keptHead?.logId, logId);
   const going = engineOf(t, server.address, { trust: { keys, headStore } });
   assert.deepEqual((await going.loadCheckpoint(going.register<Case>("case"), "case-1")).object, { n: 1 });
 

@@ -111,10 +111,12 @@ class LogTrust:
     def accept_log_id(self, log_id: str) -> None:
         """Goes on with another log_id: to be called when whoever runs the log has told why it changed.
 
-        A later generation of the kept log has the same key. Of another log the key has to be among the trusted ones.
+        A later generation of the kept log has the same key. Of another log the key has to be among the trusted ones. A
+        log that was rolled back or forked stays refused.
         """
         self._accepted.add(log_id)
-        self._stopped = None
+        if isinstance(self._stopped, LogIdChanged):
+            self._stopped = None
         self._is_begun = False
 
     async def begin(self, source: LogSource) -> None:
