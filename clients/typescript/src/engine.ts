@@ -105,7 +105,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /**
-   * Starts a workflow. One that was started before with the same request id is given as it stands now.
+   * Starts a workflow. One that was started before with the same request id is given as it stands now, with the lease only if that
+   * start still has it.
    *
    * @throws WorkflowAlreadyExists: another request started it.
    */
@@ -150,11 +151,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       }),
     );
     const { workflow: told, lease, replayed } = response;
-    // Somebody went on with it since: what it is now is read as after a crash. So is a fork's object.
-    const isAsStarted = told?.sequence === 1n && (lease !== undefined || !takesLease);
-    if (!isAsStarted || (fork && !snapshot)) {
-      return this.resume(type, workflowId, { ...budget.call, lease: takesLease, takeOverOwn: lease !== undefined });
-    }
+    // Somebody went on with it since: what it is now is read. So is a fork's object.
+    if (told?.sequence !== 1n || (fork && !snapshot)) return this.#readStarted(type, workflowId, lease, budget);
     const position = {
       state: record.toState,
       status,
@@ -310,7 +308,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     try {
       return await this.#resumed(type, response, budget);
     } catch (e) {
-      await this.#giveBack(response);
+      await this.#giveBack(workflowId, response.lease);
       throw e;
     }
   }
@@ -349,7 +347,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
             throw new IntegrityError("workflow_type", `A workflow of the type "${name}" was not asked for.`);
           return this.#resumed<T>(type, response, this.#budget({ signal }));
         },
-        giveBack: (response) => this.#giveBack(response),
+        giveBack: ({ workflow, lease }) => this.#giveBack(workflow?.workflowId, lease),
         failed: (error) => this.#onBackgroundError(error, undefined),
       },
     );
@@ -532,6 +530,34 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     });
   }
 
+  /** A workflow as it stands, with the lease that its start was granted; undefined for none. */
+  async #readStarted<T>(
+    type: WorkflowType<T>,
+    workflowId: string,
+    lease: Lease | undefined,
+    budget: Budget,
+  ): Promise<Workflow<T>> {
+    const request = {
+      namespace: this.namespace,
+      workflowId,
+      owner: "",
+      leaseDuration: undefined,
+      takeOverOwn: false,
+      allowQuarantined: false,
+    };
+    try {
+      const response = await this.#guard.during(budget, () =>
+        this.client.recovery.resumeWorkflow(request, budget.call),
+      );
+      if (response.workflow?.workflowId !== workflowId)
+        throw new IntegrityError("workflow_id", `Another workflow came for "${workflowId}".`);
+      return await this.#resumed(type, { ...response, lease }, budget);
+    } catch (e) {
+      await this.#giveBack(workflowId, lease);
+      throw e;
+    }
+  }
+
   /** A workflow as it was resumed, verified. */
   async #resumed<T>(type: WorkflowType<T>, response: ResumeWorkflowResponse, budget: Budget): Promise<Workflow<T>> {
     const { workflow: told, snapshot, since } = await this.#reader.resumed(response, budget);
@@ -588,9 +614,9 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** Releases a lease that came with what could not be taken. */
-  async #giveBack({ workflow, lease }: ResumeWorkflowResponse): Promise<void> {
-    if (workflow && lease && !this.#leases.holds(workflow.workflowId)) {
-      const leases = [{ workflowId: workflow.workflowId, epoch: lease.epoch }];
+  async #giveBack(workflowId: string | undefined, lease: Lease | undefined): Promise<void> {
+    if (workflowId && lease && !this.#leases.holds(workflowId)) {
+      const leases = [{ workflowId, epoch: lease.epoch }];
       await this.#leases.releaseAll(leases).catch((e) => this.#onBackgroundError(e, undefined));
     }
   }
