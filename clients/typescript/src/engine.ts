@@ -57,6 +57,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   readonly #reader: Reader;
   readonly #leases: LeaseKeeper;
   readonly #checkpoints = new Map<AnyWorkflow, NodeJS.Timeout>();
+  // What reads pending workflows now.
+  readonly #pending = new Set<{ return(): Promise<unknown> }>();
   readonly #checkpointIntervalMs: number;
   readonly #checkpointOnTransition: boolean;
   readonly #actor: string;
@@ -315,7 +317,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
 
   /**
    * Takes up all that is pending: open workflows that nobody holds. Of many workers at once each workflow goes to exactly one. Each is
-   * verified; one that does not verify is told in {@link PendingWorkflows.failures} and holds up none of the others.
+   * verified; one that does not verify, or that its codec cannot read, is told in {@link PendingWorkflows.failures} and holds up none of
+   * the others. With `pollIntervalMs` it goes on with what becomes pending later.
    *
    * @param types - Only these types; all registered ones by default.
    */
@@ -326,7 +329,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const names = types === undefined ? [...this.#types.keys()] : [types].flat().map((type) => type.name);
     if (names.length === 0)
       throw new Error("No workflow type is registered: register those that this process can go on with.");
-    return new PendingWorkflows<T>(
+    const pending: PendingWorkflows<T> = new PendingWorkflows<T>(
       this.client,
       {
         namespace: this.namespace,
@@ -339,7 +342,10 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       options,
       this.#leases,
       {
-        begin: () => this.#guard.during(this.#budget(options), async () => undefined),
+        begin: () => {
+          this.#pending.add(pending);
+          return this.#guard.during(this.#budget(options), async () => undefined);
+        },
         take: (response, signal) => {
           const name = response.workflow?.workflowType ?? "";
           const type = names.includes(name) ? this.#types.get(name) : undefined;
@@ -349,8 +355,10 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         },
         giveBack: ({ workflow, lease }) => this.#giveBack(workflow?.workflowId, lease),
         failed: (error) => this.#onBackgroundError(error, undefined),
+        ended: () => this.#pending.delete(pending),
       },
     );
+    return pending;
   }
 
   /**
@@ -412,6 +420,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
 
   /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
   async close(options: CallOptions = {}): Promise<void> {
+    for (const pending of this.#pending) await pending.return();
     await this.#leases.release(this.#leases.workflows, options);
   }
 
