@@ -4,7 +4,7 @@ import { Budget } from "./budget.js";
 import { isClosed } from "./chain.js";
 import type { AegisClient, CallOptions } from "./client.js";
 import { type Codec, json } from "./codec.js";
-import { type AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
+import { AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
 import { type Expected, verifyWritten } from "./evidence.js";
 import type { ExportReport } from "./export.js";
 import type { ImportWorkflowsResponse, ResumeWorkflowResponse } from "./gen/aegis/v1/recovery_service.js";
@@ -121,6 +121,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const fork = options.forkedFrom;
     const { response, record } = await this.#write(
       budget,
+      said.requestId,
       (proof) =>
         this.client.workflows.startWorkflow(
           {
@@ -186,7 +187,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const budget = this.#budget(options);
     const said = this.#said(options, toState);
     const status = options.status ?? WorkflowStatus.RUNNING;
-    return this.#writing(workflow, budget, async () => {
+    return this.#writing(workflow, budget, said.requestId, async () => {
       if (options.object !== undefined) workflow.object = options.object;
       const isKept = options.checkpoint ?? this.#checkpointOnTransition;
       const snapshot = isKept ? await this.#snapshotOf(workflow.type, workflow.object) : undefined;
@@ -194,6 +195,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       const { id: workflowId, state: fromState, sequence } = workflow;
       const { response, record } = await this.#write(
         budget,
+        said.requestId,
         (proof) =>
           this.client.workflows.transitionWorkflow(
             {
@@ -237,11 +239,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     options: WriteOptions & { readonly object?: T } = {},
   ): Promise<WriteResult> {
     const budget = this.#budget(options);
-    return this.#writing(workflow, budget, async () => {
+    const said = this.#said(options);
+    return this.#writing(workflow, budget, said.requestId, async () => {
       if (options.object !== undefined) workflow.object = options.object;
       const snapshot = await this.#snapshotOf(workflow.type, workflow.object);
       if (snapshot === undefined) throw new TypeError(`The workflow "${workflow.id}" has no object to keep.`);
-      return this.#checkpoint(workflow, snapshot, options, budget);
+      return this.#checkpoint(workflow, snapshot, said, budget);
     });
   }
 
@@ -462,17 +465,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     return { contentType: type.codec.contentType, content, sha256: sha256(content) };
   }
 
-  async #checkpoint<T>(
-    workflow: Workflow<T>,
-    snapshot: Snapshot,
-    options: WriteOptions,
-    budget: Budget,
-  ): Promise<WriteResult> {
-    const said = this.#said(options);
+  async #checkpoint<T>(workflow: Workflow<T>, snapshot: Snapshot, said: Said, budget: Budget): Promise<WriteResult> {
     const leaseEpoch = workflow.lease?.epoch ?? 0n;
     const { id: workflowId, state, status, sequence } = workflow;
     const { response, record } = await this.#write(
       budget,
+      said.requestId,
       (proof) =>
         this.client.workflows.checkpointWorkflow(
           {
@@ -505,8 +503,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** Runs a write of a workflow after those before it; where it tells that the lease is lost, the workflow is told too. */
-  async #writing<T, R>(workflow: Workflow<T>, budget: Budget, act: () => Promise<R>): Promise<R> {
-    return budget.within(
+  async #writing<T, R>(workflow: Workflow<T>, budget: Budget, requestId: string, act: () => Promise<R>): Promise<R> {
+    const turn = budget.within(
       workflow.exclusively(async () => {
         budget.signal?.throwIfAborted();
         workflow.throwIfLost();
@@ -522,21 +520,24 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         }
       }),
     );
+    return identified(requestId, turn);
   }
 
   /** Sends a write, and verifies what came of it: the record, what proves it, and that the log continues what was seen. */
   async #write<Response extends { record?: Record | undefined; receipt?: Receipt | undefined; replayed: boolean }>(
     budget: Budget,
+    requestId: string,
     send: (proof: { knownLogSize: bigint; includeProof: boolean }) => Promise<Response>,
     expect: (response: Response) => Omit<Expected, "namespace">,
   ): Promise<{ response: Response; record: Record }> {
-    return this.#guard.during(budget, async (knownLogSize) => {
+    const written = this.#guard.during(budget, async (knownLogSize) => {
       const response = await send({ knownLogSize, includeProof: this.trust !== undefined });
       const expected = { namespace: this.namespace, ...expect(response) };
       const record = verifyWritten(response.record, response.replayed, expected);
       await this.#guard.verifyReceipt(record, response.receipt, knownLogSize, budget);
       return { response, record };
     });
+    return identified(requestId, written);
   }
 
   /** A workflow as it stands, with the lease that its start was granted; undefined for none. */
@@ -609,11 +610,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
 
   async #checkpointIfChanged<T>(workflow: Workflow<T>): Promise<void> {
     const budget = this.#budget({});
+    const said = this.#said({});
     try {
-      await this.#writing(workflow, budget, async () => {
+      await this.#writing(workflow, budget, said.requestId, async () => {
         const snapshot = workflow.lease && (await this.#snapshotOf(workflow.type, workflow.object));
         if (snapshot && workflow.lease && !workflow.isKept(snapshot))
-          await this.#checkpoint(workflow, snapshot, {}, budget);
+          await this.#checkpoint(workflow, snapshot, said, budget);
       });
     } catch (e) {
       // What is not to be trusted is not worked on.
@@ -628,6 +630,16 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       const leases = [{ workflowId, epoch: lease.epoch }];
       await this.#leases.releaseAll(leases).catch((e) => this.#onBackgroundError(e, undefined));
     }
+  }
+}
+
+/** Gives an error of a write the request id under which it may be repeated, also one that was made here. */
+async function identified<R>(requestId: string, write: Promise<R>): Promise<R> {
+  try {
+    return await write;
+  } catch (e) {
+    if ((e instanceof AegisError || e instanceof IntegrityError) && e.requestId === "") e.requestId = requestId;
+    throw e;
   }
 }
 

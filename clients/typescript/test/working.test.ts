@@ -338,6 +338,26 @@ test("deadline", async (t) => {
   assert.equal((await engine.transition(order, "PAID", { requestId })).replayed, true);
   assert.equal((await historyOf(engine, "order-1")).length, 2);
 
+  // Where the layer made the id, the error tells it.
+  for (const [method, write, records] of [
+    ["TransitionWorkflow", (options: object) => engine.transition(order, "PACKED", options), 3],
+    ["CheckpointWorkflow", (options: object) => engine.checkpoint(order, options), 4],
+  ] as const) {
+    await proxy.hold(method);
+    const error = await write({ timeoutMs: 600 }).catch((e) => e);
+    assert.ok(error instanceof DeadlineExceeded && error.requestId !== "");
+    await proxy.forget();
+    assert.equal((await write({ requestId: error.requestId })).replayed, true);
+    assert.equal((await historyOf(engine, "order-1")).length, records);
+  }
+  await proxy.hold("StartWorkflow");
+  const start = (options: object) =>
+    engine.start(orders, "order-2", { state: "RECEIVED", object: { item: "lamp" }, ...options });
+  const error = await start({ timeoutMs: 600 }).catch((e) => e);
+  assert.ok(error instanceof DeadlineExceeded && error.requestId !== "");
+  await proxy.forget();
+  assert.equal((await start({ requestId: error.requestId })).lastWrite?.replayed, true);
+
   // Nobody is there: the time is up all the same, and what failed is told.
   const lonely = connect(t, `127.0.0.1:${await freePort()}`);
   const before = Date.now();
