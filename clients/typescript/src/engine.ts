@@ -192,7 +192,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       const isKept = options.checkpoint ?? this.#checkpointOnTransition;
       const snapshot = isKept ? await this.#snapshotOf(workflow.type, workflow.object) : undefined;
       const leaseEpoch = workflow.lease?.epoch ?? 0n;
-      const { id: workflowId, state: fromState, sequence } = workflow;
+      // What is expected is the record itself: another may stand at its place once a log was rolled back.
+      const { id: workflowId, state: fromState, sequence, headHash: previousHash } = workflow;
       const { response, record } = await this.#write(
         budget,
         said.requestId,
@@ -206,7 +207,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
               fromState,
               toState,
               status,
-              expected: { $case: "expectedSequence", value: sequence },
+              expected: { $case: "expectedHash", value: previousHash },
               leaseEpoch,
               snapshot,
             },
@@ -223,7 +224,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
           leaseEpoch,
           snapshot: snapshot ?? null,
           sequence: sequence + 1n,
-          previousHash: workflow.headHash,
+          previousHash,
         }),
       );
       const result = { record, receipt: response.receipt, replayed: response.replayed };
@@ -467,7 +468,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
 
   async #checkpoint<T>(workflow: Workflow<T>, snapshot: Snapshot, said: Said, budget: Budget): Promise<WriteResult> {
     const leaseEpoch = workflow.lease?.epoch ?? 0n;
-    const { id: workflowId, state, status, sequence } = workflow;
+    const { id: workflowId, state, status, sequence, headHash: previousHash } = workflow;
     const { response, record } = await this.#write(
       budget,
       said.requestId,
@@ -478,7 +479,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
             ...proof,
             workflowId,
             snapshot,
-            expected: { $case: "expectedSequence", value: sequence },
+            expected: { $case: "expectedHash", value: previousHash },
             leaseEpoch,
           },
           budget.call,
@@ -494,7 +495,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         leaseEpoch,
         snapshot,
         sequence: sequence + 1n,
-        previousHash: workflow.headHash,
+        previousHash,
       }),
     );
     const result = { record, receipt: response.receipt, replayed: response.replayed };

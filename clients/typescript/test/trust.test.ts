@@ -13,6 +13,7 @@ import {
   VerifierKey,
   verifyHead,
   type Workflow,
+  WorkflowConflict,
   type WorkflowType,
 } from "aegis-client";
 import { command, connect, engineOf, FaultProxy, Server, temporaryDirectory, until } from "./testbed.js";
@@ -250,6 +251,28 @@ test("history-taken-back", async (t) => {
   for (let i = 0; i < 5; i++) await other.start(type, `other-${i}`, { state: "OPEN", object: { n: i } });
   const late = engineOf(t, server.address, { trust: { keys, headStore } });
   await assert.rejects(late.start(late.register("case"), "late", { state: "OPEN" }), rejectedFor("LOG_FORKED"));
+});
+
+test("a write supposes the record it saw, and not one at its place", async (t) => {
+  const server = await Server.start(t);
+  // Without trust: with it the client would have noticed before.
+  const engine = engineOf(t, server.address);
+  const cases = engine.register<Case>("case");
+  const begin = async (reason: string) => {
+    const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 }, lease: false });
+    await engine.transition(workflow, "NEXT", { reason });
+    return workflow;
+  };
+  const workflow = await begin("seen");
+  await server.kill();
+  for (const name of await readdir(server.directory)) await rm(join(server.directory, name), { recursive: true });
+  await server.launch();
+  await begin("written instead");
+
+  const conflict = (e: unknown) => e instanceof WorkflowConflict && e.reason === "HASH_MISMATCH";
+  await assert.rejects(engine.transition(workflow, "LATER"), conflict);
+  await assert.rejects(engine.checkpoint(workflow), conflict);
+  assert.equal((await engine.resume(cases, "case-1", { lease: false })).sequence, 2n);
 });
 
 test("new-log-id", async (t) => {
