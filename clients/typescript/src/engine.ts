@@ -18,7 +18,7 @@ import {
   WorkflowStatus,
 } from "./gen/aegis/v1/workflow.js";
 import { LogGuard } from "./guard.js";
-import { type AnyWorkflow, LeaseKeeper } from "./leases.js";
+import { type AnyWorkflow, LeaseKeeper, RELEASE_MS } from "./leases.js";
 import { HASH_BYTES, sha256 } from "./merkle.js";
 import {
   type CheckpointAt,
@@ -422,10 +422,13 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     return importFrom(this.client, this.#guard, source, options);
   }
 
-  /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
+  /**
+   * Ends what runs in the background and releases all leases, so that others can go on at once. Where the server is away it gives that
+   * up after 3 s, and the leases end by themselves. The client stays open: it is the caller's.
+   */
   async close(options: CallOptions = {}): Promise<void> {
     for (const pending of this.#pending) await pending.return();
-    await this.#leases.release(this.#leases.workflows, options);
+    await this.#leases.releaseQuietly(this.#leases.workflows, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -629,7 +632,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   async #giveBack(workflowId: string | undefined, lease: Lease | undefined): Promise<void> {
     if (workflowId && lease && !this.#leases.holds(workflowId)) {
       const leases = [{ workflowId, epoch: lease.epoch }];
-      await this.#leases.releaseAll(leases).catch((e) => this.#onBackgroundError(e, undefined));
+      const released = this.#leases.releaseAll(leases, { timeoutMs: RELEASE_MS });
+      await released.catch((e) => this.#onBackgroundError(e, undefined));
     }
   }
 }

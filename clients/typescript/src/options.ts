@@ -23,7 +23,7 @@ export interface EngineOptions {
   readonly actor?: string;
   /** The log's verifier keys, and where the last head is kept. Without it records are recomputed and nothing is proven. */
   readonly trust?: LogTrust | LogTrustOptions;
-  /** Told what fails in the background: a renewal, a periodic checkpoint. Both are tried again. */
+  /** Told what fails in the background: a renewal, a periodic checkpoint, which are tried again, a release at the end. */
   readonly onBackgroundError?: (error: unknown, workflow: AnyWorkflow | undefined) => void;
 }
 

@@ -109,10 +109,13 @@ export class PendingWorkflows<T> implements AsyncIterableIterator<Workflow<T>>, 
     return { done: true, value: undefined };
   }
 
-  /** Ends the stream, and releases the leases of all that was handed out and is still held. */
+  /**
+   * Ends the stream, and releases the leases of all that was handed out and is still held. Where the server is away they end by
+   * themselves.
+   */
   async close(): Promise<void> {
     await this.return();
-    await this.#leases.release(this.#handedOut.filter((workflow) => workflow.lease !== undefined));
+    await this.#leases.releaseQuietly(this.#handedOut.filter((workflow) => workflow.lease !== undefined));
   }
 
   [Symbol.asyncIterator](): this {

@@ -6,7 +6,16 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { InterceptingCall, type Interceptor, Metadata, status } from "@grpc/grpc-js";
-import { DurableWorkflowEngine, json, LeaseLost, Overloaded, RecordKind, Workflow, WorkflowStatus } from "aegis-client";
+import {
+  AegisError,
+  DurableWorkflowEngine,
+  json,
+  LeaseLost,
+  Overloaded,
+  RecordKind,
+  Workflow,
+  WorkflowStatus,
+} from "aegis-client";
 import type { RenewLeasesRequest } from "aegis-client/stubs";
 import { atEnd, connect, engineOf, historyOf, Server, until } from "./testbed.js";
 
@@ -306,6 +315,25 @@ test("releases what it holds", async (t) => {
     assert.notEqual(workflow.lease, undefined);
   }
   await other.resume(same, "two");
+});
+
+test("closing does not wait for a server that is away", async (t) => {
+  const server = await Server.start(t);
+  const told: unknown[] = [];
+  const engine = engineOf(t, server.address, { onBackgroundError: (error) => told.push(error) });
+  const jobs = engine.register<Job>("job");
+  const held = await engine.start(jobs, "one", { state: "NEW", object: { step: 0 } });
+  await engine.start(jobs, "two", { state: "NEW", object: { step: 0 }, lease: false });
+  const pending = engine.resumeAllPending(jobs);
+  assert.equal((await pending.next()).value?.id, "two");
+  await server.kill();
+
+  const since = Date.now();
+  await pending.close();
+  await engine.close();
+  assert.ok(Date.now() - since < 8_000);
+  assert.equal(held.lease, undefined);
+  assert.equal(told.filter((error) => error instanceof AegisError).length, 2);
 });
 
 test("a history since the checkpoint that is longer than an answer", async (t) => {
