@@ -250,6 +250,17 @@ class TestHeads(unittest.IsolatedAsyncioTestCase):
             await trust.begin(stranger)
         self.assertEqual("SIGNATURE_INVALID", unsigned.exception.reason)
 
+    async def test_a_head_under_another_name_that_nobody_signed_in_that_name_stops_nothing(self) -> None:
+        log = Log()
+        for name in ("loh", "log/2", "other"):
+            trust = LogTrust([log.key, Log("other").key])
+            await trust.begin(log)
+            with self.subTest(name), self.assertRaises(IntegrityError) as unsigned:
+                await trust.take_head(log.note(1).replace("log\n", f"{name}\n", 1), log)
+            self.assertEqual("SIGNATURE_INVALID", unsigned.exception.reason)
+            self.assertIsNone(trust.stopped_by)
+            await trust.take_head(log.note(1), log)
+
     async def test_what_was_rolled_back_or_forked_is_not_gone_on_with_by_accepting_a_log_id(self) -> None:
         log = Log()
         forked = Log(key=log.private_key)

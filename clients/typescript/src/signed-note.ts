@@ -107,6 +107,13 @@ function isSignedByItsLog(note: ParsedNote, keys: readonly VerifierKey[]): boole
   return isSigned;
 }
 
+/** Whether a note has a signature under the name on its first line, of whatever key and valid or not. */
+export function isSignedInItsName(note: string): boolean {
+  const parsed = parseNote(note);
+  const [logId] = parsed?.text.split("\n") ?? [];
+  return parsed?.signatures.some(({ name }) => name === logId) ?? false;
+}
+
 /** The head of a log: how many records it has, and the root over them. */
 export interface LogHead {
   readonly logId: string;

@@ -10,7 +10,7 @@ import {
 import type { Receipt, Record } from "./gen/aegis/v1/workflow.js";
 import { type HeadStore, MemoryHeadStore } from "./head-store.js";
 import { EMPTY_ROOT, equalBytes, verifyConsistency, verifyInclusion } from "./merkle.js";
-import { claimedHead, type LogHead, splitLogId, VerifierKey, verifyHead } from "./signed-note.js";
+import { claimedHead, isSignedInItsName, type LogHead, splitLogId, VerifierKey, verifyHead } from "./signed-note.js";
 
 /** What is trusted, and where what was seen is kept. */
 export interface LogTrustOptions {
@@ -178,6 +178,9 @@ export class LogTrust {
       throw this.#rejection("SIGNATURE_INVALID", "What the server gives is not a signed head.", note);
     const isKnown = kept ? kept.head.logId === claimed.logId : this.#keys.some((key) => key.name === claimed.logId);
     if (!isKnown && !this.#isAccepted(claimed.logId)) {
+      // A log signs in its own name: where it does not, the text was altered and tells nothing of another log.
+      if (!isSignedInItsName(note))
+        throw this.#rejection("SIGNATURE_INVALID", `The head of "${claimed.logId}" is not signed by that log.`, note);
       throw await this.#stop(
         "LOG_ID_CHANGED",
         kept

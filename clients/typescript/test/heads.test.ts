@@ -76,6 +76,22 @@ test("another log is gone on with once it was accepted", async () => {
   assert.equal((await trust.advance(arrival(noteOf(other, 4)))).logId, "other");
 });
 
+test("a head under another name that nobody signed in that name stops nothing", async () => {
+  const signer = new Signer("log");
+  for (const [name, keys] of [
+    ["loh", [signer.key]],
+    ["log/2", [signer.key]],
+    ["other", [signer.key, new Signer("other").key]],
+  ] as const) {
+    const trust = new LogTrust({ keys: keys.map(String) });
+    await trust.advance(arrival(noteOf(signer, 3)));
+    const altered = noteOf(signer, 3).replace("log\n", `${name}\n`);
+    await assert.rejects(trust.advance(arrival(altered)), rejectedFor("SIGNATURE_INVALID"), name);
+    assert.equal(trust.stopped, undefined);
+    await trust.advance(arrival(noteOf(signer, 3)));
+  }
+});
+
 test("what was rolled back or forked is not gone on with by accepting a log_id", async () => {
   const signer = new Signer("log");
   for (const [note, knownSize, reason] of [

@@ -417,8 +417,9 @@ test("tampered-head", async (t) => {
   const { proxy, engine, trust, workflow } = await underWay(t);
   const kept = trust.keptNote ?? "";
   const [logId = "", size = ""] = kept.split("\n");
-  // In the size, in the root, and in the signature; one in the log_id would stop it.
+  // In the log_id, in the size, in the root, and in the signature.
   const places = [
+    0,
     Buffer.byteLength(logId) + 1 + size.length - 1,
     Buffer.byteLength(logId) + size.length + 12,
     Buffer.byteLength(kept) - 12,

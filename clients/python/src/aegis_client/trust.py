@@ -24,7 +24,7 @@ from .errors import CursorAheadOfLog, HeadStoreError, HistoryDamaged, HistoryRew
 from .heads import HeadStore, KeptHead, MemoryHeadStore
 from .merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
 from .record_format import ZERO, microseconds, record_problem
-from .signed_note import LogHead, VerifierKey, split_log_id
+from .signed_note import LogHead, SignedNote, VerifierKey, split_log_id
 
 _log = logging.getLogger("aegis_client")
 
@@ -203,6 +203,10 @@ class LogTrust:
         # A generation that ended does not come back.
         is_later = all(before_base != base or number < generation for before_base, number in map(split_log_id, known))
         if log_id not in self._accepted or not is_later:
+            signed = SignedNote.parse(note)
+            if signed is None or all(name != log_id for name, _ in signed.signatures):
+                # A log signs in its own name: where it does not, the text was altered and tells nothing of another log.
+                raise await self._alarm("SIGNATURE_INVALID", f'The head of "{log_id}" is not signed by that log.', note)
             raise await self._alarm(
                 "LOG_ID_CHANGED",
                 f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only '
