@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import unittest
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aegis.v1.recovery_service_pb2 import ExportChunk
-from aegis_client import ExportReport, FormatError, verify_export
+from aegis_client import ExportReport, FormatError, LogHead, VerifierKey, WorkflowStatement, verify_export
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.internal.decoder import _DecodeVarint  # type: ignore[import]
 from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[import]
 
@@ -34,6 +37,65 @@ def written(chunks: list[ExportChunk]) -> bytes:
     trailer.records = sum(c.HasField("record") for c in chunks)
     trailer.workflows = sum(c.HasField("workflow") for c in chunks)
     return body + _VarintBytes(chunks[-1].ByteSize()) + chunks[-1].SerializeToString()
+
+
+class Signer:
+    """A log's key, to sign what its holder could sign."""
+
+    def __init__(self, name: str) -> None:
+        self._private = Ed25519PrivateKey.generate()
+        self.key = VerifierKey(name, self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def line(self, text: str, name: str = "") -> str:
+        """The line of a signature over a text, under the name of a generation."""
+        key = self.key.named(name or self.key.name)
+        return f"\u2014 {key.name} {base64.b64encode(key.id + self._private.sign(text.encode())).decode()}\n"
+
+
+class TestNotes(unittest.TestCase):
+    def test_only_a_key_of_the_logs_own_name_signs_for_it(self) -> None:
+        ours, other = Signer("log.example"), Signer("other.example")
+        both = [ours.key, other.key]
+        names = b"\x00\x07default\x00\x01w"
+        said = base64.b64encode(names + (3).to_bytes(8, "big") + bytes(32)).decode()
+        for texts, verify in (
+            ("{}\n7\n" + base64.b64encode(bytes(32)).decode() + "\n", LogHead.verify),
+            ("{}\naegis/workflow-head/v1\n7\n" + said + "\n", WorkflowStatement.verify),
+        ):
+            text = texts.format("log.example")
+            self.assertIsNotNone(verify(f"{text}\n{ours.line(text)}", both))
+            self.assertIsNone(verify(f"{text}\n{other.line(text)}", both))
+            self.assertIsNone(verify(f"{text}\n{other.line(text)}", [ours.key]))
+            # A witness beside the log's own signature changes nothing.
+            self.assertIsNotNone(verify(f"{text}\n{other.line(text)}{ours.line(text)}", both))
+
+            # A generation has a name, and so a key, of its own.
+            later = texts.format("log.example/2")
+            generations = [ours.key, ours.key.named("log.example/2")]
+            self.assertIsNotNone(verify(f"{later}\n{ours.line(later, 'log.example/2')}", generations))
+            self.assertIsNone(verify(f"{later}\n{ours.line(later)}", generations))
+            self.assertIsNone(verify(f"{later}\n{ours.line(later)}", both))
+
+    def test_an_export_of_one_log_that_another_logs_key_has_signed_is_not_intact(self) -> None:
+        other = Signer("other.example")
+
+        def signed_anew(note: str) -> str:
+            text = note[: note.rfind("\n\n") + 1]
+            return f"{text}\n{other.line(text)}"
+
+        chunks = chunks_of(EXPORT.read_bytes())
+        chunks[0].manifest.log_head = signed_anew(chunks[0].manifest.log_head)
+        for chunk in chunks:
+            if chunk.HasField("workflow"):
+                chunk.workflow.statement = signed_anew(chunk.workflow.statement)
+        report = verify_export(io.BytesIO(written(chunks)), [*KEYS, other.key])
+        self.assertIsNone(report.head)
+        self.assertIn("SIGNATURE_INVALID", [f.violation for f in report.findings])
+
+        # Nor does it speak for the log of a head that is the log's own.
+        chunks[0].manifest.log_head = chunks_of(EXPORT.read_bytes())[0].manifest.log_head
+        report = verify_export(io.BytesIO(written(chunks)), [*KEYS, other.key])
+        self.assertEqual(["SIGNATURE_INVALID"] * 3, [f.violation for f in report.findings], report.findings)
 
 
 class TestExports(unittest.TestCase):

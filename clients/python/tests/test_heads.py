@@ -250,6 +250,32 @@ class TestHeads(unittest.IsolatedAsyncioTestCase):
             await trust.begin(stranger)
         self.assertEqual("SIGNATURE_INVALID", unsigned.exception.reason)
 
+    async def test_a_head_under_another_name_that_nobody_signed_in_that_name_stops_nothing(self) -> None:
+        log = Log()
+        for name in ("loh", "log/2", "other"):
+            trust = LogTrust([log.key, Log("other").key])
+            await trust.begin(log)
+            with self.subTest(name), self.assertRaises(IntegrityError) as unsigned:
+                await trust.take_head(log.note(1).replace("log\n", f"{name}\n", 1), log)
+            self.assertEqual("SIGNATURE_INVALID", unsigned.exception.reason)
+            self.assertIsNone(trust.stopped_by)
+            await trust.take_head(log.note(1), log)
+
+    async def test_what_was_rolled_back_or_forked_is_not_gone_on_with_by_accepting_a_log_id(self) -> None:
+        log = Log()
+        forked = Log(key=log.private_key)
+        forked.leaves = [bytes(32)] + log.leaves[1:]
+        for reason, note in (("LOG_ROLLED_BACK", log.note(7)), ("LOG_FORKED", forked.note(10))):
+            trust = await self.begun(log, 10)
+            with self.subTest(reason), self.assertRaises(HistoryRewritten) as refused:
+                await trust.take_head(note, log, before=trust.kept())
+            self.assertEqual(reason, refused.exception.reason)
+            for log_id in ("log", "log/2"):
+                trust.accept_log_id(log_id)
+            for call in (trust.take_head(log.note(10), log), trust.begin(log)):
+                with self.assertRaises(HistoryRewritten):
+                    await call
+
     async def test_equal_sizes_have_equal_roots(self) -> None:
         log = Log()
         trust = await self.begun(log, 10)

@@ -145,12 +145,14 @@ export class ChainVerifier {
     return this.#findings;
   }
 
+  /** Whether values are gone that no ERASURE record so far covers. */
+  get isMissingValues(): boolean {
+    return this.#uncovered().length > 0;
+  }
+
   /** Judges what only the end of the chain can tell, and gives all findings, by sequence; those about the whole come last. */
   complete(): Finding[] {
-    for (const { sequence, kind, part } of this.#missing) {
-      // What an ERASURE says can never be erased itself.
-      const mayBeErased = kind !== RecordKind.ERASURE || part !== "content";
-      if (mayBeErased && this.#erasures.some((e) => e.covers(sequence, part))) continue;
+    for (const { sequence, part } of this.#uncovered()) {
       if (part === "snapshot-bytes") {
         this.#report(
           "SNAPSHOT_MISSING",
@@ -165,6 +167,14 @@ export class ChainVerifier {
     }
     const place = (finding: Finding) => (finding.sequence === 0n ? 2n ** 64n : finding.sequence);
     return this.#findings.sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
+  }
+
+  #uncovered(): { sequence: bigint; part: Part | "snapshot-bytes" }[] {
+    return this.#missing.filter(({ sequence, kind, part }) => {
+      // What an ERASURE says can never be erased itself.
+      const mayBeErased = kind !== RecordKind.ERASURE || part !== "content";
+      return !mayBeErased || !this.#erasures.some((e) => e.covers(sequence, part));
+    });
   }
 
   #checkRules(record: Record): void {

@@ -21,8 +21,8 @@ import { WorkflowServiceService } from "./gen/aegis/v1/workflow_service.js";
 /** How long a call may take when it does not say, retries included. */
 const TIMEOUT_MS = 30_000;
 
-const BACKOFF_MS_MIN = 100;
-const BACKOFF_MS_MAX = 2_000;
+export const BACKOFF_MS_MIN = 100;
+export const BACKOFF_MS_MAX = 2_000;
 
 /** How often channels are looked at while none of several is ready. */
 const CONNECTING_POLL_MS = 10;

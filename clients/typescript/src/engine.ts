@@ -4,7 +4,7 @@ import { Budget } from "./budget.js";
 import { isClosed } from "./chain.js";
 import type { AegisClient, CallOptions } from "./client.js";
 import { type Codec, json } from "./codec.js";
-import { type AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
+import { AegisError, IntegrityError, LeaseHeld, LeaseLost, WorkflowConflict, WorkflowNotFound } from "./errors.js";
 import { type Expected, verifyWritten } from "./evidence.js";
 import type { ExportReport } from "./export.js";
 import type { ImportWorkflowsResponse, ResumeWorkflowResponse } from "./gen/aegis/v1/recovery_service.js";
@@ -18,7 +18,7 @@ import {
   WorkflowStatus,
 } from "./gen/aegis/v1/workflow.js";
 import { LogGuard } from "./guard.js";
-import { type AnyWorkflow, LeaseKeeper } from "./leases.js";
+import { type AnyWorkflow, LeaseKeeper, RELEASE_MS } from "./leases.js";
 import { HASH_BYTES, sha256 } from "./merkle.js";
 import {
   type CheckpointAt,
@@ -57,6 +57,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   readonly #reader: Reader;
   readonly #leases: LeaseKeeper;
   readonly #checkpoints = new Map<AnyWorkflow, NodeJS.Timeout>();
+  // What reads pending workflows now.
+  readonly #pending = new Set<{ return(): Promise<unknown> }>();
   readonly #checkpointIntervalMs: number;
   readonly #checkpointOnTransition: boolean;
   readonly #actor: string;
@@ -105,7 +107,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /**
-   * Starts a workflow. One that was started before with the same request id is given as it stands now.
+   * Starts a workflow. One that was started before with the same request id is given as it stands now, with the lease only if that
+   * start still has it.
    *
    * @throws WorkflowAlreadyExists: another request started it.
    */
@@ -118,6 +121,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const fork = options.forkedFrom;
     const { response, record } = await this.#write(
       budget,
+      said.requestId,
       (proof) =>
         this.client.workflows.startWorkflow(
           {
@@ -150,11 +154,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       }),
     );
     const { workflow: told, lease, replayed } = response;
-    // Somebody went on with it since: what it is now is read as after a crash. So is a fork's object.
-    const isAsStarted = told?.sequence === 1n && (lease !== undefined || !takesLease);
-    if (!isAsStarted || (fork && !snapshot)) {
-      return this.resume(type, workflowId, { ...budget.call, lease: takesLease, takeOverOwn: lease !== undefined });
-    }
+    // Somebody went on with it since: what it is now is read. So is a fork's object.
+    if (told?.sequence !== 1n || (fork && !snapshot)) return this.#readStarted(type, workflowId, lease, budget);
     const position = {
       state: record.toState,
       status,
@@ -186,14 +187,16 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const budget = this.#budget(options);
     const said = this.#said(options, toState);
     const status = options.status ?? WorkflowStatus.RUNNING;
-    return this.#writing(workflow, budget, async () => {
+    return this.#writing(workflow, budget, said.requestId, async () => {
       if (options.object !== undefined) workflow.object = options.object;
       const isKept = options.checkpoint ?? this.#checkpointOnTransition;
       const snapshot = isKept ? await this.#snapshotOf(workflow.type, workflow.object) : undefined;
       const leaseEpoch = workflow.lease?.epoch ?? 0n;
-      const { id: workflowId, state: fromState, sequence } = workflow;
+      // What is expected is the record itself: another may stand at its place once a log was rolled back.
+      const { id: workflowId, state: fromState, sequence, headHash: previousHash } = workflow;
       const { response, record } = await this.#write(
         budget,
+        said.requestId,
         (proof) =>
           this.client.workflows.transitionWorkflow(
             {
@@ -204,7 +207,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
               fromState,
               toState,
               status,
-              expected: { $case: "expectedSequence", value: sequence },
+              expected: { $case: "expectedHash", value: previousHash },
               leaseEpoch,
               snapshot,
             },
@@ -221,7 +224,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
           leaseEpoch,
           snapshot: snapshot ?? null,
           sequence: sequence + 1n,
-          previousHash: workflow.headHash,
+          previousHash,
         }),
       );
       const result = { record, receipt: response.receipt, replayed: response.replayed };
@@ -237,11 +240,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     options: WriteOptions & { readonly object?: T } = {},
   ): Promise<WriteResult> {
     const budget = this.#budget(options);
-    return this.#writing(workflow, budget, async () => {
+    const said = this.#said(options);
+    return this.#writing(workflow, budget, said.requestId, async () => {
       if (options.object !== undefined) workflow.object = options.object;
       const snapshot = await this.#snapshotOf(workflow.type, workflow.object);
       if (snapshot === undefined) throw new TypeError(`The workflow "${workflow.id}" has no object to keep.`);
-      return this.#checkpoint(workflow, snapshot, options, budget);
+      return this.#checkpoint(workflow, snapshot, said, budget);
     });
   }
 
@@ -310,14 +314,15 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     try {
       return await this.#resumed(type, response, budget);
     } catch (e) {
-      await this.#giveBack(response);
+      await this.#giveBack(workflowId, response.lease);
       throw e;
     }
   }
 
   /**
    * Takes up all that is pending: open workflows that nobody holds. Of many workers at once each workflow goes to exactly one. Each is
-   * verified; one that does not verify is told in {@link PendingWorkflows.failures} and holds up none of the others.
+   * verified; one that does not verify, or that its codec cannot read, is told in {@link PendingWorkflows.failures} and holds up none of
+   * the others. With `pollIntervalMs` it goes on with what becomes pending later.
    *
    * @param types - Only these types; all registered ones by default.
    */
@@ -328,7 +333,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     const names = types === undefined ? [...this.#types.keys()] : [types].flat().map((type) => type.name);
     if (names.length === 0)
       throw new Error("No workflow type is registered: register those that this process can go on with.");
-    return new PendingWorkflows<T>(
+    const pending: PendingWorkflows<T> = new PendingWorkflows<T>(
       this.client,
       {
         namespace: this.namespace,
@@ -341,7 +346,10 @@ export class DurableWorkflowEngine implements AsyncDisposable {
       options,
       this.#leases,
       {
-        begin: () => this.#guard.during(this.#budget(options), async () => undefined),
+        begin: () => {
+          this.#pending.add(pending);
+          return this.#guard.during(this.#budget(options), async () => undefined);
+        },
         take: (response, signal) => {
           const name = response.workflow?.workflowType ?? "";
           const type = names.includes(name) ? this.#types.get(name) : undefined;
@@ -349,10 +357,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
             throw new IntegrityError("workflow_type", `A workflow of the type "${name}" was not asked for.`);
           return this.#resumed<T>(type, response, this.#budget({ signal }));
         },
-        giveBack: (response) => this.#giveBack(response),
+        giveBack: ({ workflow, lease }) => this.#giveBack(workflow?.workflowId, lease),
         failed: (error) => this.#onBackgroundError(error, undefined),
+        ended: () => this.#pending.delete(pending),
       },
     );
+    return pending;
   }
 
   /**
@@ -412,9 +422,13 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     return importFrom(this.client, this.#guard, source, options);
   }
 
-  /** Ends what runs in the background and releases all leases. The client stays open: it is the caller's. */
+  /**
+   * Ends what runs in the background and releases all leases, so that others can go on at once. Where the server is away it gives that
+   * up after 3 s, and the leases end by themselves. The client stays open: it is the caller's.
+   */
   async close(options: CallOptions = {}): Promise<void> {
-    await this.#leases.release(this.#leases.workflows, options);
+    for (const pending of this.#pending) await pending.return();
+    await this.#leases.releaseQuietly(this.#leases.workflows, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -455,17 +469,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
     return { contentType: type.codec.contentType, content, sha256: sha256(content) };
   }
 
-  async #checkpoint<T>(
-    workflow: Workflow<T>,
-    snapshot: Snapshot,
-    options: WriteOptions,
-    budget: Budget,
-  ): Promise<WriteResult> {
-    const said = this.#said(options);
+  async #checkpoint<T>(workflow: Workflow<T>, snapshot: Snapshot, said: Said, budget: Budget): Promise<WriteResult> {
     const leaseEpoch = workflow.lease?.epoch ?? 0n;
-    const { id: workflowId, state, status, sequence } = workflow;
+    const { id: workflowId, state, status, sequence, headHash: previousHash } = workflow;
     const { response, record } = await this.#write(
       budget,
+      said.requestId,
       (proof) =>
         this.client.workflows.checkpointWorkflow(
           {
@@ -473,7 +482,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
             ...proof,
             workflowId,
             snapshot,
-            expected: { $case: "expectedSequence", value: sequence },
+            expected: { $case: "expectedHash", value: previousHash },
             leaseEpoch,
           },
           budget.call,
@@ -489,7 +498,7 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         leaseEpoch,
         snapshot,
         sequence: sequence + 1n,
-        previousHash: workflow.headHash,
+        previousHash,
       }),
     );
     const result = { record, receipt: response.receipt, replayed: response.replayed };
@@ -498,8 +507,8 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** Runs a write of a workflow after those before it; where it tells that the lease is lost, the workflow is told too. */
-  async #writing<T, R>(workflow: Workflow<T>, budget: Budget, act: () => Promise<R>): Promise<R> {
-    return budget.within(
+  async #writing<T, R>(workflow: Workflow<T>, budget: Budget, requestId: string, act: () => Promise<R>): Promise<R> {
+    const turn = budget.within(
       workflow.exclusively(async () => {
         budget.signal?.throwIfAborted();
         workflow.throwIfLost();
@@ -515,21 +524,52 @@ export class DurableWorkflowEngine implements AsyncDisposable {
         }
       }),
     );
+    return identified(requestId, turn);
   }
 
   /** Sends a write, and verifies what came of it: the record, what proves it, and that the log continues what was seen. */
   async #write<Response extends { record?: Record | undefined; receipt?: Receipt | undefined; replayed: boolean }>(
     budget: Budget,
+    requestId: string,
     send: (proof: { knownLogSize: bigint; includeProof: boolean }) => Promise<Response>,
     expect: (response: Response) => Omit<Expected, "namespace">,
   ): Promise<{ response: Response; record: Record }> {
-    return this.#guard.during(budget, async (knownLogSize) => {
+    const written = this.#guard.during(budget, async (knownLogSize) => {
       const response = await send({ knownLogSize, includeProof: this.trust !== undefined });
       const expected = { namespace: this.namespace, ...expect(response) };
       const record = verifyWritten(response.record, response.replayed, expected);
       await this.#guard.verifyReceipt(record, response.receipt, knownLogSize, budget);
       return { response, record };
     });
+    return identified(requestId, written);
+  }
+
+  /** A workflow as it stands, with the lease that its start was granted; undefined for none. */
+  async #readStarted<T>(
+    type: WorkflowType<T>,
+    workflowId: string,
+    lease: Lease | undefined,
+    budget: Budget,
+  ): Promise<Workflow<T>> {
+    const request = {
+      namespace: this.namespace,
+      workflowId,
+      owner: "",
+      leaseDuration: undefined,
+      takeOverOwn: false,
+      allowQuarantined: false,
+    };
+    try {
+      const response = await this.#guard.during(budget, () =>
+        this.client.recovery.resumeWorkflow(request, budget.call),
+      );
+      if (response.workflow?.workflowId !== workflowId)
+        throw new IntegrityError("workflow_id", `Another workflow came for "${workflowId}".`);
+      return await this.#resumed(type, { ...response, lease }, budget);
+    } catch (e) {
+      await this.#giveBack(workflowId, lease);
+      throw e;
+    }
   }
 
   /** A workflow as it was resumed, verified. */
@@ -574,11 +614,12 @@ export class DurableWorkflowEngine implements AsyncDisposable {
 
   async #checkpointIfChanged<T>(workflow: Workflow<T>): Promise<void> {
     const budget = this.#budget({});
+    const said = this.#said({});
     try {
-      await this.#writing(workflow, budget, async () => {
+      await this.#writing(workflow, budget, said.requestId, async () => {
         const snapshot = workflow.lease && (await this.#snapshotOf(workflow.type, workflow.object));
         if (snapshot && workflow.lease && !workflow.isKept(snapshot))
-          await this.#checkpoint(workflow, snapshot, {}, budget);
+          await this.#checkpoint(workflow, snapshot, said, budget);
       });
     } catch (e) {
       // What is not to be trusted is not worked on.
@@ -588,11 +629,22 @@ export class DurableWorkflowEngine implements AsyncDisposable {
   }
 
   /** Releases a lease that came with what could not be taken. */
-  async #giveBack({ workflow, lease }: ResumeWorkflowResponse): Promise<void> {
-    if (workflow && lease && !this.#leases.holds(workflow.workflowId)) {
-      const leases = [{ workflowId: workflow.workflowId, epoch: lease.epoch }];
-      await this.#leases.releaseAll(leases).catch((e) => this.#onBackgroundError(e, undefined));
+  async #giveBack(workflowId: string | undefined, lease: Lease | undefined): Promise<void> {
+    if (workflowId && lease && !this.#leases.holds(workflowId)) {
+      const leases = [{ workflowId, epoch: lease.epoch }];
+      const released = this.#leases.releaseAll(leases, { timeoutMs: RELEASE_MS });
+      await released.catch((e) => this.#onBackgroundError(e, undefined));
     }
+  }
+}
+
+/** Gives an error of a write the request id under which it may be repeated, also one that was made here. */
+async function identified<R>(requestId: string, write: Promise<R>): Promise<R> {
+  try {
+    return await write;
+  } catch (e) {
+    if ((e instanceof AegisError || e instanceof IntegrityError) && e.requestId === "") e.requestId = requestId;
+    throw e;
   }
 }
 

@@ -37,6 +37,8 @@ export class AegisError extends Error {
   readonly fieldViolations: readonly FieldViolation[];
   /** How long the server asks to wait before the call is tried again; undefined when it does not say. */
   readonly retryDelayMs: number | undefined;
+  /** Of a write that failed: who repeats it with this request id never doubles a record. Empty for other calls. */
+  requestId = "";
 
   constructor(failure: Failure) {
     super(failure.message, failure.cause === undefined ? undefined : { cause: failure.cause });
@@ -155,7 +157,7 @@ export class StoreUnavailable extends Unavailable {}
 /** The server is shutting down; nothing was written. */
 export class ShuttingDown extends Unavailable {}
 
-/** The write may or may not have happened: repeat it with the same request id. */
+/** The write may or may not have happened: repeat it with the same request id, {@link AegisError.requestId}. */
 export class OutcomeUnknown extends Unavailable {}
 
 /** A violation closed the workflow to writes: tell the operator. */
@@ -164,7 +166,7 @@ export class WorkflowQuarantined extends AegisError {}
 /** The server takes no writes, since its own memory has a head that the log no longer reaches: tell the operator. */
 export class LogRolledBack extends AegisError {}
 
-/** The time was up. A write may have happened: repeat it with the same request id. */
+/** The time was up. A write may have happened: repeat it with the same request id, {@link AegisError.requestId}. */
 export class DeadlineExceeded extends AegisError {}
 
 /**
@@ -174,6 +176,8 @@ export class DeadlineExceeded extends AegisError {}
 export class IntegrityError extends Error {
   /** What does not fit: the part of a record (`person`, `content`, `snapshot`), a field, or a part of the proof. */
   readonly what: string;
+  /** Of a write: the request id under which it was sent. Empty for other calls. */
+  requestId = "";
 
   constructor(what: string, message: string) {
     super(message);

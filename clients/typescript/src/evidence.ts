@@ -142,13 +142,14 @@ export function verifyCheckpoint(
  * Verifies that a checkpoint and the records after it are one chain that ends in the workflow as the server tells it.
  *
  * @param since - The records after the checkpoint, or from the first where there is none.
+ * @returns The chain, not yet completed: what was erased while it was read is told by records after its end.
  * @throws IntegrityError: they are not.
  */
 export function verifyHistory(
   workflow: WorkflowMessage,
   checkpoint: Record | undefined,
   since: readonly Record[],
-): void {
+): ChainVerifier {
   const { namespace, workflowId } = workflow;
   const chain = new ChainVerifier(namespace, workflowId, checkpoint?.sequence ?? 1n);
   const records = checkpoint ? [checkpoint, ...since] : since;
@@ -176,6 +177,7 @@ export function verifyHistory(
       throw new IntegrityError(name, message);
     }
   }
+  return chain;
 }
 
 /** Throws what was found; nothing where nothing was. */

@@ -10,6 +10,7 @@ export class LogGuard {
   readonly trust: LogTrust | undefined;
   readonly #client: AegisClient;
   #contacted: Promise<void> | undefined;
+  #acceptances = 0;
 
   constructor(client: AegisClient, trust: LogTrust | undefined) {
     this.#client = client;
@@ -23,6 +24,10 @@ export class LogGuard {
   async during<R>(budget: Budget, act: (knownSize: bigint) => Promise<R>): Promise<R> {
     const { trust } = this;
     if (trust === undefined) return act(0n);
+    if (trust.acceptances !== this.#acceptances) {
+      this.#acceptances = trust.acceptances;
+      this.#contacted = undefined;
+    }
     // The first of all calls looks at the log as it is now, so that reads too are of a log that continues the kept one.
     this.#contacted ??= this.lookAtHead(new Budget({}, this.#client.timeoutMs)).catch((e) => {
       this.#contacted = undefined;

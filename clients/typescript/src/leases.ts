@@ -5,12 +5,15 @@ import type { Workflow } from "./workflow.js";
 /** The most leases in one call. */
 const LEASES_MAX = 1_000;
 
+/** A server that is away is not waited for longer to give leases up. */
+export const RELEASE_MS = 3_000;
+
 // biome-ignore lint/suspicious/noExplicitAny: leases are the same for every type of state object.
 export type AnyWorkflow = Workflow<any>;
 
 /** What a keeper tells. */
 export interface LeaseEvents {
-  /** A renewal failed; it is tried again. */
+  /** A renewal failed, which is tried again, or a release at the end, whose leases end by themselves. */
   failed(error: unknown): void;
   /** A lease is in care no more. */
   dropped(workflow: AnyWorkflow): void;
@@ -81,6 +84,11 @@ export class LeaseKeeper {
       return lease ? [{ workflowId: workflow.id, epoch: lease.epoch }] : [];
     });
     await this.releaseAll(leases, options);
+  }
+
+  /** As {@link release}, at the end of work: a server that is away is not waited for for long, and is no error. */
+  async releaseQuietly(workflows: readonly AnyWorkflow[], options?: CallOptions): Promise<void> {
+    await this.release(workflows, { timeoutMs: RELEASE_MS, ...options }).catch((e) => this.#events.failed(e));
   }
 
   /** Gives up leases that no workflow was made of. */

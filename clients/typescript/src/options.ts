@@ -23,7 +23,7 @@ export interface EngineOptions {
   readonly actor?: string;
   /** The log's verifier keys, and where the last head is kept. Without it records are recomputed and nothing is proven. */
   readonly trust?: LogTrust | LogTrustOptions;
-  /** Told what fails in the background: a renewal, a periodic checkpoint. Both are tried again. */
+  /** Told what fails in the background: a renewal, a periodic checkpoint, which are tried again, a release at the end. */
   readonly onBackgroundError?: (error: unknown, workflow: AnyWorkflow | undefined) => void;
 }
 
@@ -81,8 +81,13 @@ export interface ResumePendingOptions extends CallOptions {
   readonly statuses?: readonly WorkflowStatus[];
   /** Take over at once what the same owner held before it crashed. */
   readonly takeOverOwn?: boolean;
-  /** How many at most; all by default. */
+  /** How many at most, in all passes together; all by default. */
   readonly maxWorkflows?: number;
+  /**
+   * How long to wait after one pass over what is pending before the next; by default there is one pass. While the server is away, or
+   * turns calls away, a worker that polls waits for it without end; `timeoutMs` is then that of one pass.
+   */
+  readonly pollIntervalMs?: number;
 }
 
 /** Which point of a history. */

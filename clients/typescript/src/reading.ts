@@ -72,6 +72,8 @@ export class Reader {
       }
       pageToken = page.nextPageToken;
     }
+    // Only the end of the chain tells whether values that are gone were erased.
+    throwFinding(chain.complete()[0]);
   }
 
   /** See `DurableWorkflowEngine.loadCheckpoint`. */
@@ -141,7 +143,13 @@ export class Reader {
       const last = since.at(-1) ?? kept?.record;
       since.push(...(await this.#between(workflow.workflowId, last?.sequence ?? 0n, workflow.sequence, budget)));
     }
-    verifyHistory(workflow, kept?.record, since);
+    const chain = verifyHistory(workflow, kept?.record, since);
+    if (chain.isMissingValues) {
+      // What was erased while the records were read is told after the newest of them.
+      for (const record of await this.#between(workflow.workflowId, workflow.sequence, 2n ** 63n, budget))
+        chain.add(record);
+    }
+    throwFinding(chain.complete()[0]);
     return { workflow, snapshot: kept?.snapshot, since };
   }
 

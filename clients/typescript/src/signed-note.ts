@@ -90,12 +90,13 @@ function parseNote(note: string): ParsedNote | undefined {
 }
 
 /**
- * Whether one of the keys has signed. Signatures by keys that are not known are passed over; one that claims one of the keys and
- * is not valid spoils the note, whatever the others say.
+ * Whether a key of the name on the note's first line has signed: of several trusted logs none speaks for another. Signatures by
+ * other keys are passed over; one that claims such a key and is not valid spoils the note, whatever the others say.
  */
-function isSignedBy(note: ParsedNote, keys: readonly VerifierKey[]): boolean {
+function isSignedByItsLog(note: ParsedNote, keys: readonly VerifierKey[]): boolean {
+  const [logId] = note.text.split("\n");
   let isSigned = false;
-  for (const key of keys) {
+  for (const key of keys.filter(({ name }) => name === logId)) {
     for (const { name, bytes } of note.signatures) {
       if (name !== key.name || !equalBytes(bytes.subarray(0, KEY_ID_BYTES), key.id)) continue;
       const signature = bytes.subarray(KEY_ID_BYTES);
@@ -104,6 +105,13 @@ function isSignedBy(note: ParsedNote, keys: readonly VerifierKey[]): boolean {
     }
   }
   return isSigned;
+}
+
+/** Whether a note has a signature under the name on its first line, of whatever key and valid or not. */
+export function isSignedInItsName(note: string): boolean {
+  const parsed = parseNote(note);
+  const [logId] = parsed?.text.split("\n") ?? [];
+  return parsed?.signatures.some(({ name }) => name === logId) ?? false;
 }
 
 /** The head of a log: how many records it has, and the root over them. */
@@ -123,11 +131,11 @@ export function claimedHead(note: string): LogHead | undefined {
   return size === undefined || root?.length !== HASH_BYTES ? undefined : { logId, size, root };
 }
 
-/** The head that a note says under a signature of one of the keys, of a log of that key's name; undefined where it says none. */
+/** The head that a note says under a signature of that of the keys which bears the log's name; undefined where it says none. */
 export function verifyHead(note: string, keys: readonly VerifierKey[]): LogHead | undefined {
   const parsed = parseNote(note);
   const head = claimedHead(note);
-  return parsed && head && isSignedBy(parsed, keys) && keys.some((key) => key.name === head.logId) ? head : undefined;
+  return parsed && head && isSignedByItsLog(parsed, keys) ? head : undefined;
 }
 
 /** What the log says of one workflow's newest record at one size of the log. */
@@ -141,18 +149,18 @@ export interface WorkflowStatement {
 }
 
 /**
- * The statement that a note says under a signature of one of the keys; undefined where it says none. Its text has four lines:
- * log_id, `aegis/workflow-head/v1`, the size in decimal, and base64 of
+ * The statement that a note says under a signature of that of the keys which bears the log's name; undefined where it says none.
+ * Its text has four lines: log_id, `aegis/workflow-head/v1`, the size in decimal, and base64 of
  * ( opaque16 namespace ‖ opaque16 workflow_id ‖ u64 sequence ‖ hash ).
  */
 export function verifyStatement(note: string, keys: readonly VerifierKey[]): WorkflowStatement | undefined {
   const parsed = parseNote(note);
-  if (!parsed || !isSignedBy(parsed, keys)) return undefined;
+  if (!parsed || !isSignedByItsLog(parsed, keys)) return undefined;
   const [logId, label, decimal, base64, last, ...rest] = parsed.text.split("\n");
   const logSize = fromDecimal(decimal ?? "");
   const bytes = fromBase64(base64 ?? "");
   if (!logId || label !== "aegis/workflow-head/v1" || last !== "" || rest.length > 0) return undefined;
-  if (logSize === undefined || bytes === undefined || !keys.some((key) => key.name === logId)) return undefined;
+  if (logSize === undefined || bytes === undefined) return undefined;
   try {
     const view = Buffer.from(bytes);
     const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -1,8 +1,16 @@
-import { HeadRejected, type HeadRejectedReason, IntegrityError } from "./errors.js";
+import {
+  ChainBroken,
+  CursorAheadOfLog,
+  HeadRejected,
+  type HeadRejectedReason,
+  IntegrityError,
+  LogForked,
+  SnapshotCorrupt,
+} from "./errors.js";
 import type { Receipt, Record } from "./gen/aegis/v1/workflow.js";
 import { type HeadStore, MemoryHeadStore } from "./head-store.js";
 import { EMPTY_ROOT, equalBytes, verifyConsistency, verifyInclusion } from "./merkle.js";
-import { claimedHead, type LogHead, splitLogId, VerifierKey, verifyHead } from "./signed-note.js";
+import { claimedHead, isSignedInItsName, type LogHead, splitLogId, VerifierKey, verifyHead } from "./signed-note.js";
 
 /** What is trusted, and where what was seen is kept. */
 export interface LogTrustOptions {
@@ -32,17 +40,18 @@ interface Arrival {
 
 /**
  * The keys that are trusted and the last head of the log that was seen. Each newer head has to be signed and to be proven to
- * continue the one before; one that is not stops whoever uses this for good: every later call fails with the same
- * {@link HeadRejected}. Several engines may share one.
+ * continue the one before; one that is not stops whoever uses this for good: every later call fails with a {@link HeadRejected} of
+ * the same reason. Several engines may share one.
  */
 export class LogTrust {
   readonly #keys: readonly VerifierKey[];
   readonly #store: HeadStore;
-  readonly #acceptedLogIds: ReadonlySet<string>;
+  readonly #acceptedLogIds: Set<string>;
   #kept: { head: LogHead; note: string } | undefined;
   #savedNote: string | undefined;
   #isLoaded = false;
   #stopped: HeadRejected | undefined;
+  #acceptances = 0;
   // Heads are linked one after the other: the next begins when this is done.
   #queue: Promise<unknown> = Promise.resolve();
   #saving: Promise<void> | undefined;
@@ -70,6 +79,23 @@ export class LogTrust {
     return this.#stopped;
   }
 
+  /**
+   * Goes on with another log_id: to be called when whoever runs the log has told why it changed. A later generation of the kept log
+   * has the same key; of another log the key has to be among the trusted ones. A log that was rolled back or forked stays refused.
+   *
+   * @param logId - The new log_id, as the {@link HeadRejected} with `LOG_ID_CHANGED` names it.
+   */
+  acceptLogId(logId: string): void {
+    this.#acceptedLogIds.add(logId);
+    this.#acceptances++;
+    if (this.#stopped?.reason === "LOG_ID_CHANGED") this.#stopped = undefined;
+  }
+
+  /** @internal How often a log_id was accepted: after each the log is looked at as before the first call. */
+  get acceptances(): number {
+    return this.#acceptances;
+  }
+
   /** The keys under the name that the log has now. */
   get currentKeys(): readonly VerifierKey[] {
     return this.#kept ? this.#keysOf(this.#kept.head.logId) : this.#keys;
@@ -81,7 +107,7 @@ export class LogTrust {
    * @throws HeadRejected: a head was rejected before. Error: what the store holds cannot be used.
    */
   async knownSize(): Promise<bigint> {
-    if (this.#stopped) throw this.#stopped;
+    this.#throwIfStopped();
     if (!this.#isLoaded) await this.#exclusively(() => this.#load());
     return this.#kept?.head.size ?? 0n;
   }
@@ -112,7 +138,7 @@ export class LogTrust {
     knownSize: bigint,
     source: ConsistencySource,
   ): Promise<void> {
-    if (this.#stopped) throw this.#stopped;
+    this.#throwIfStopped();
     if (receipt === undefined) throw new IntegrityError("receipt", "The server gave no receipt for the write.");
     if (!equalBytes(receipt.recordHash, record.hash))
       throw new IntegrityError("record_hash", "The receipt is of another record than the one that came with it.");
@@ -152,11 +178,14 @@ export class LogTrust {
       throw this.#rejection("SIGNATURE_INVALID", "What the server gives is not a signed head.", note);
     const isKnown = kept ? kept.head.logId === claimed.logId : this.#keys.some((key) => key.name === claimed.logId);
     if (!isKnown && !this.#isAccepted(claimed.logId)) {
+      // A log signs in its own name: where it does not, the text was altered and tells nothing of another log.
+      if (!isSignedInItsName(note))
+        throw this.#rejection("SIGNATURE_INVALID", `The head of "${claimed.logId}" is not signed by that log.`, note);
       throw await this.#stop(
         "LOG_ID_CHANGED",
         kept
           ? `The log is now "${claimed.logId}" and was "${kept.head.logId}". A new generation begins only when an operator accepts ` +
-              "that records are lost; another name is another log. Go on only when told to, with acceptedLogIds."
+              "that records are lost; another name is another log. Go on only when told why, with acceptLogId."
           : `The log is "${claimed.logId}", and no trusted key is of that name.`,
         note,
       );
@@ -168,7 +197,7 @@ export class LogTrust {
   }
 
   async #link({ note, knownSize, path, source }: Arrival): Promise<LogHead> {
-    if (this.#stopped) throw this.#stopped;
+    this.#throwIfStopped();
     const head = await this.#signedHead(note);
     const kept = this.#kept;
     if (kept === undefined) {
@@ -186,9 +215,8 @@ export class LogTrust {
     }
     // Another head may have been kept since the call began, smaller or larger than this one.
     const [older, newer] = head.size < kept.head.size ? [head, kept.head] : [kept.head, head];
-    if (
-      !(await this.#continues(older, newer, knownSize === older.size && older === kept.head ? path : undefined, source))
-    ) {
+    const proof = knownSize === older.size && older === kept.head ? path : undefined;
+    if (!(await this.#continues(older, newer, proof ?? (() => this.#askedProof(older, newer, note, source))))) {
       const message = `The log of ${newer.size} records does not continue the one of ${older.size}: history was rewritten.`;
       throw await this.#stop("LOG_FORKED", message, note);
     }
@@ -199,14 +227,35 @@ export class LogTrust {
   async #continues(
     older: LogHead,
     newer: LogHead,
-    path: readonly Uint8Array[] | undefined,
-    source: ConsistencySource,
+    path: readonly Uint8Array[] | (() => Promise<readonly Uint8Array[]>),
   ): Promise<boolean> {
     // From the empty log everything follows.
     if (older.size === 0n) return equalBytes(older.root, EMPTY_ROOT);
     if (older.size === newer.size) return equalBytes(older.root, newer.root);
-    const proof = path ?? (await source(older.size, newer.size));
+    const proof = typeof path === "function" ? await path() : path;
     return verifyConsistency(older.size, newer.size, older.root, newer.root, proof);
+  }
+
+  /** The path between two heads as the server gives it. That it can give none is as much of an alarm as a wrong one. */
+  async #askedProof(
+    older: LogHead,
+    newer: LogHead,
+    note: string,
+    source: ConsistencySource,
+  ): Promise<readonly Uint8Array[]> {
+    try {
+      return await source(older.size, newer.size);
+    } catch (e) {
+      if (e instanceof CursorAheadOfLog) {
+        const message = `The log no longer has the ${newer.size} records it had: what was acknowledged was taken back.`;
+        throw await this.#stop("LOG_ROLLED_BACK", message, note);
+      }
+      if (e instanceof ChainBroken || e instanceof SnapshotCorrupt || e instanceof LogForked) {
+        const message = `The server cannot prove that its log continues the kept head: ${e.message}`;
+        throw await this.#stop("LOG_FORKED", message, note);
+      }
+      throw e;
+    }
   }
 
   /** Keeps the newest head. One write of the store serves all heads that were linked before it began. */
@@ -221,7 +270,7 @@ export class LogTrust {
 
   async #saveKept(source: ConsistencySource): Promise<void> {
     for (let isSaved = false; !isSaved; ) {
-      if (this.#stopped) throw this.#stopped;
+      this.#throwIfStopped();
       const stored = await this.#store.load();
       // Another process that shares the store may have seen more: its head and ours have to be of one history.
       if (stored !== undefined && stored.signedNote !== this.#savedNote)
@@ -253,6 +302,13 @@ export class LogTrust {
   #keysOf(logId: string): VerifierKey[] {
     const { base } = splitLogId(logId);
     return this.#keys.filter((key) => splitLogId(key.name).base === base).map((key) => key.named(logId));
+  }
+
+  /** Each call has an error of its own, which tells what became of that call. */
+  #throwIfStopped(): void {
+    if (this.#stopped === undefined) return;
+    const { reason, message, keptNote, newNote } = this.#stopped;
+    throw new HeadRejected(reason, message, keptNote, newNote);
   }
 
   /** Signed, and no continuation: evidence. Nothing is trusted from here on. */

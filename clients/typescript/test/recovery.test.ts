@@ -4,8 +4,18 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { InterceptingCall, type Interceptor } from "@grpc/grpc-js";
-import { DurableWorkflowEngine, LeaseLost, RecordKind, Workflow, WorkflowStatus } from "aegis-client";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { InterceptingCall, type Interceptor, Metadata, status } from "@grpc/grpc-js";
+import {
+  AegisError,
+  DurableWorkflowEngine,
+  json,
+  LeaseLost,
+  Overloaded,
+  RecordKind,
+  Workflow,
+  WorkflowStatus,
+} from "aegis-client";
 import type { RenewLeasesRequest } from "aegis-client/stubs";
 import { atEnd, connect, engineOf, historyOf, Server, until } from "./testbed.js";
 
@@ -155,6 +165,132 @@ test("lost-lease", async (t) => {
   assert.ok(workflow?.lease && epoch !== undefined && workflow.lease.epoch > epoch);
 });
 
+/** Ends the first pass over what is pending, after its last message, with OVERLOADED. */
+function turnedAway(): { readonly interceptor: Interceptor; readonly passes: number } {
+  let passes = 0;
+  const text = (field: number, value: string) => new BinaryWriter().tag(field, WireType.LengthDelimited).string(value);
+  const inner = (field: number, value: Uint8Array) =>
+    new BinaryWriter().tag(field, WireType.LengthDelimited).bytes(value).finish();
+  const info = Buffer.concat([text(1, "OVERLOADED").finish(), text(2, "aegis.v1").finish()]);
+  const any = Buffer.concat([text(1, "type.googleapis.com/google.rpc.ErrorInfo").finish(), inner(2, info)]);
+  return {
+    interceptor: (options, next) => {
+      if (!options.method_definition.path.endsWith("/ResumePendingWorkflows") || ++passes > 1)
+        return new InterceptingCall(next(options));
+      return new InterceptingCall(next(options), {
+        start: (metadata, _listener, begin) =>
+          begin(metadata, {
+            onReceiveStatus: (_, pass) => {
+              const trailer = new Metadata();
+              trailer.set("grpc-status-details-bin", Buffer.from(inner(3, any)));
+              pass({ code: status.RESOURCE_EXHAUSTED, details: "too much", metadata: trailer });
+            },
+          }),
+      });
+    },
+    get passes() {
+      return passes;
+    },
+  };
+}
+
+test("a worker that polls goes on whatever happens to the server, until it is closed", async (t) => {
+  const server = await Server.start(t);
+  const away = turnedAway();
+  const client = connect(t, { addresses: server.address, interceptors: [away.interceptor], timeoutMs: 1_000 });
+  const told: unknown[] = [];
+  const engine = new DurableWorkflowEngine(client, {
+    trust: { keys: await server.keys() },
+    onBackgroundError: (error) => told.push(error),
+  });
+  const jobs = engine.register<Job>("job");
+  const starter = engineOf(t, server.address);
+  const same = starter.register<Job>("job");
+  const start = (id: string) => starter.start(same, id, { state: "NEW", object: { step: 0 }, lease: false });
+
+  await start("job-1");
+  const pending = engine.resumeAllPending(jobs, { pollIntervalMs: 50 });
+  const next = async () => (await pending.next()).value?.id;
+  assert.equal(await next(), "job-1");
+  const second = next();
+  await until("it was turned away and came again", () => away.passes > 1);
+  assert.ok(told.some((error) => error instanceof Overloaded));
+  await start("job-2");
+  assert.equal(await second, "job-2");
+  const third = next();
+  // Longer than a call may take.
+  await server.kill();
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  await server.launch();
+  await start("job-3");
+  assert.equal(await third, "job-3");
+
+  const last = pending.next();
+  await engine.close();
+  assert.equal((await last).done, true);
+  const other = engineOf(t, server.address);
+  const free: string[] = [];
+  for await (const { id } of other.resumeAllPending(other.register<Job>("job"))) free.push(id);
+  assert.deepEqual(free.sort(), ["job-1", "job-2", "job-3"]);
+});
+
+test("one pass goes on after it was turned away, and ends", async (t) => {
+  const server = await Server.start(t);
+  const away = turnedAway();
+  const client = connect(t, { addresses: server.address, interceptors: [away.interceptor] });
+  const engine = new DurableWorkflowEngine(client);
+  atEnd(t, () => engine.close());
+  const jobs = engine.register<Job>("job");
+  await engine.start(jobs, "job-1", { state: "NEW", object: { step: 0 }, lease: false });
+  const got: string[] = [];
+  for await (const { id } of engine.resumeAllPending(jobs)) got.push(id);
+  assert.deepEqual([got, away.passes], [["job-1"], 2]);
+});
+
+test("a worker that polls ends with its client", async (t) => {
+  const server = await Server.start(t);
+  const client = connect(t, server.address);
+  const engine = new DurableWorkflowEngine(client);
+  const next = engine.resumeAllPending(engine.register<Job>("job"), { pollIntervalMs: 20 }).next();
+  setTimeout(() => client.close(), 200);
+  await assert.rejects(next);
+});
+
+test("a workflow that its codec cannot read fails alone, whatever the codec throws", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address);
+  const plain = json<Job>();
+  const decode = (content: Uint8Array, contentType: string): Job | Promise<Job> => {
+    const job = plain.decode(content, contentType);
+    // As zlib and ciphers do.
+    if ((job as Job).step === 13) throw new Error("incorrect header check");
+    if ((job as Job).step === 14) throw "no error at all";
+    return job;
+  };
+  const jobs = engine.register<Job>("job", { ...plain, decode });
+  for (const step of [12, 13, 14, 15])
+    await engine.start(jobs, `job-${step}`, { state: "NEW", object: { step }, lease: false });
+
+  const pending = engine.resumeAllPending(jobs, { pollIntervalMs: 20, maxWorkflows: 3 });
+  const got: string[] = [];
+  // The last one becomes pending once the broken ones have come again and again.
+  const late = setTimeout(
+    () => void engine.start(jobs, "late", { state: "NEW", object: { step: 1 }, lease: false }),
+    500,
+  );
+  t.after(() => clearTimeout(late));
+  for await (const { id } of pending) got.push(id);
+  assert.deepEqual(got.sort(), ["job-12", "job-15", "late"]);
+  assert.deepEqual(pending.failures.map(({ workflowId, reason }) => [workflowId, reason]).sort(), [
+    ["job-13", "CODEC"],
+    ["job-14", "CODEC"],
+  ]);
+  // They hold no lease.
+  const other = engineOf(t, server.address);
+  const raw = other.register<Job>("job");
+  assert.equal((await other.resume(raw, "job-13")).object.step, 13);
+});
+
 test("releases what it holds", async (t) => {
   const server = await Server.start(t);
   const engine = engineOf(t, server.address);
@@ -179,6 +315,25 @@ test("releases what it holds", async (t) => {
     assert.notEqual(workflow.lease, undefined);
   }
   await other.resume(same, "two");
+});
+
+test("closing does not wait for a server that is away", async (t) => {
+  const server = await Server.start(t);
+  const told: unknown[] = [];
+  const engine = engineOf(t, server.address, { onBackgroundError: (error) => told.push(error) });
+  const jobs = engine.register<Job>("job");
+  const held = await engine.start(jobs, "one", { state: "NEW", object: { step: 0 } });
+  await engine.start(jobs, "two", { state: "NEW", object: { step: 0 }, lease: false });
+  const pending = engine.resumeAllPending(jobs);
+  assert.equal((await pending.next()).value?.id, "two");
+  await server.kill();
+
+  const since = Date.now();
+  await pending.close();
+  await engine.close();
+  assert.ok(Date.now() - since < 8_000);
+  assert.equal(held.lease, undefined);
+  assert.equal(told.filter((error) => error instanceof AegisError).length, 2);
 });
 
 test("a history since the checkpoint that is longer than an answer", async (t) => {

@@ -227,7 +227,7 @@ export function engineOf(t: TestContext, address: string, options: EngineOptions
   const engine = new DurableWorkflowEngine(client, options);
   atEnd(t, async () => {
     // The server may be gone: then there is nothing to release.
-    await engine.close({ timeoutMs: 1_000 }).catch(() => undefined);
+    await engine.close({ timeoutMs: 1_000 });
     client.close();
   });
   return engine;

@@ -13,6 +13,7 @@ import {
   VerifierKey,
   verifyHead,
   type Workflow,
+  WorkflowConflict,
   type WorkflowType,
 } from "aegis-client";
 import { command, connect, engineOf, FaultProxy, Server, temporaryDirectory, until } from "./testbed.js";
@@ -252,6 +253,28 @@ test("history-taken-back", async (t) => {
   await assert.rejects(late.start(late.register("case"), "late", { state: "OPEN" }), rejectedFor("LOG_FORKED"));
 });
 
+test("a write supposes the record it saw, and not one at its place", async (t) => {
+  const server = await Server.start(t);
+  // Without trust: with it the client would have noticed before.
+  const engine = engineOf(t, server.address);
+  const cases = engine.register<Case>("case");
+  const begin = async (reason: string) => {
+    const workflow = await engine.start(cases, "case-1", { state: "OPEN", object: { n: 1 }, lease: false });
+    await engine.transition(workflow, "NEXT", { reason });
+    return workflow;
+  };
+  const workflow = await begin("seen");
+  await server.kill();
+  for (const name of await readdir(server.directory)) await rm(join(server.directory, name), { recursive: true });
+  await server.launch();
+  await begin("written instead");
+
+  const conflict = (e: unknown) => e instanceof WorkflowConflict && e.reason === "HASH_MISMATCH";
+  await assert.rejects(engine.transition(workflow, "LATER"), conflict);
+  await assert.rejects(engine.checkpoint(workflow), conflict);
+  assert.equal((await engine.resume(cases, "case-1", { lease: false })).sequence, 2n);
+});
+
 test("new-log-id", async (t) => {
   const server = await Server.start(t);
   const keys = await server.keys();
@@ -293,6 +316,10 @@ test("new-log-id", async (t) => {
   await accepting.transition(survivor, "NEXT");
   assert.equal(accepting.trust?.keptHead?.logId, logId);
   assert.equal((await accepting.verifyIntegrity("case-1")).isIntact, true);
+  // One that was stopped goes on without a restart, and looks at the log before it reads.
+  engine.trust?.acceptLogId(logId);
+  assert.deepEqual((await engine.loadCheckpoint(cases, "case-1")).object, { n: 1 });
+  assert.equal(engine.trust?.keptHead?.logId, logId);
   const going = engineOf(t, server.address, { trust: { keys, headStore } });
   assert.deepEqual((await going.loadCheckpoint(going.register<Case>("case"), "case-1")).object, { n: 1 });
 
@@ -390,8 +417,9 @@ test("tampered-head", async (t) => {
   const { proxy, engine, trust, workflow } = await underWay(t);
   const kept = trust.keptNote ?? "";
   const [logId = "", size = ""] = kept.split("\n");
-  // In the size, in the root, and in the signature; one in the log_id would stop it.
+  // In the log_id, in the size, in the root, and in the signature.
   const places = [
+    0,
     Buffer.byteLength(logId) + 1 + size.length - 1,
     Buffer.byteLength(logId) + size.length + 12,
     Buffer.byteLength(kept) - 12,

@@ -225,6 +225,35 @@ test("typed-errors", async (t) => {
   await assert.rejects(engine.loadCheckpoint(orders, "empty"), CheckpointNotFound);
 });
 
+test("a start that is repeated gives the workflow as it stands, and takes no lease for it", async (t) => {
+  const server = await Server.start(t);
+  const engine = engineOf(t, server.address, { trust: { keys: await server.keys() } });
+  const other = engineOf(t, server.address);
+  const orders = engine.register<Order>("order");
+  const same = other.register<Order>("order");
+  const object: Order = { item: "lamp" };
+  const options = { state: "RECEIVED", object, requestId: "first" };
+
+  const order = await engine.start(orders, "order-1", options);
+  const epoch = order.lease?.epoch;
+  assert.ok(epoch);
+  const early = await other.start(same, "order-1", options);
+  assert.deepEqual([early.state, early.lease], ["RECEIVED", undefined]);
+  await engine.transition(order, "PAID", { object: { item: "lamp", paid: true } });
+  const moved = await other.start(same, "order-1", options);
+  assert.deepEqual([moved.state, moved.object.paid, moved.lease], ["PAID", true, undefined]);
+  // Who holds it goes on with it, and has the lease that it was granted when it asks again.
+  await engine.transition(order, "PACKED");
+  const again = await engine.start(orders, "order-1", options);
+  assert.deepEqual([again.state, again.lease?.epoch], ["PACKED", epoch]);
+  await again.release();
+  const free = await other.start(same, "order-1", options);
+  assert.deepEqual([free.state, free.lease], ["PACKED", undefined]);
+  await engine.transition(again, "DONE", { status: WorkflowStatus.COMPLETED });
+  const closed = await other.start(same, "order-1", options);
+  assert.deepEqual([closed.status, closed.lease], [WorkflowStatus.COMPLETED, undefined]);
+});
+
 test("snapshot-sizes", async (t) => {
   const server = await Server.start(t);
   const engine = engineOf(t, server.address, { trust: { keys: await server.keys() } });
@@ -308,6 +337,26 @@ test("deadline", async (t) => {
   await proxy.forget();
   assert.equal((await engine.transition(order, "PAID", { requestId })).replayed, true);
   assert.equal((await historyOf(engine, "order-1")).length, 2);
+
+  // Where the layer made the id, the error tells it.
+  for (const [method, write, records] of [
+    ["TransitionWorkflow", (options: object) => engine.transition(order, "PACKED", options), 3],
+    ["CheckpointWorkflow", (options: object) => engine.checkpoint(order, options), 4],
+  ] as const) {
+    await proxy.hold(method);
+    const error = await write({ timeoutMs: 600 }).catch((e) => e);
+    assert.ok(error instanceof DeadlineExceeded && error.requestId !== "");
+    await proxy.forget();
+    assert.equal((await write({ requestId: error.requestId })).replayed, true);
+    assert.equal((await historyOf(engine, "order-1")).length, records);
+  }
+  await proxy.hold("StartWorkflow");
+  const start = (options: object) =>
+    engine.start(orders, "order-2", { state: "RECEIVED", object: { item: "lamp" }, ...options });
+  const error = await start({ timeoutMs: 600 }).catch((e) => e);
+  assert.ok(error instanceof DeadlineExceeded && error.requestId !== "");
+  await proxy.forget();
+  assert.equal((await start({ requestId: error.requestId })).lastWrite?.replayed, true);
 
   // Nobody is there: the time is up all the same, and what failed is told.
   const lonely = connect(t, `127.0.0.1:${await freePort()}`);

@@ -83,6 +83,40 @@ class _Erasure:
         return self.covers(sequence, "snapshot") or self.covers(sequence, "snapshot-bytes")
 
 
+class Erasures:
+    """Which values of one chain are gone, and which of them an ERASURE record covers. Give the records in any order."""
+
+    def __init__(self) -> None:
+        self._missing: list[tuple[int, int, str]] = []
+        self._erasures: list[_Erasure] = []
+
+    def add(self, record: Record) -> None:
+        """Takes a record into account, whose digests were recomputed as far as it has values."""
+        for part, digest, salt in (
+            ("person", record.person_digest, record.person_salt),
+            ("content", record.content_digest, record.content_salt),
+            ("snapshot", record.snapshot_digest, record.snapshot_salt),
+        ):
+            if not salt and digest != ZERO:
+                self._missing.append((record.sequence, record.kind, part))
+        if erasure := _Erasure.of(record):
+            self._erasures.append(erasure)
+
+    def uncovered(self) -> list[tuple[int, str]]:
+        """Sequence and part of all values that are gone without an ERASURE record that covers them."""
+        return [
+            (sequence, part)
+            for sequence, kind, part in self._missing
+            # What an ERASURE says can never be erased itself.
+            if (kind == RECORD_KIND_ERASURE and part == "content")
+            or not any(e.covers(sequence, part) for e in self._erasures)
+        ]
+
+    def covers_bytes(self, sequence: int) -> bool:
+        """Whether the bytes of a record's snapshot may be gone."""
+        return any(e.covers_bytes(sequence) for e in self._erasures)
+
+
 class ChainVerifier:
     """Recomputes a chain record by record, so that one of any length can stream through.
 
@@ -92,9 +126,8 @@ class ChainVerifier:
     def __init__(self, namespace: str, workflow_id: str) -> None:
         self._key = (namespace, workflow_id)
         self._findings: list[Finding] = []
-        self._missing_parts: list[tuple[Record, str]] = []
         self._missing_bytes: list[Record] = []
-        self._erasures: list[_Erasure] = []
+        self._erasures = Erasures()
         # The last record that was read, and the hashes one of which its successor has to name. None where that is
         # unknown: after a gap, and for the first record, which in a fork names a record of another chain. Two where
         # fields and claimed hash of the record disagree, and only the successor can tell which was altered.
@@ -137,14 +170,11 @@ class ChainVerifier:
         if is_sound:
             self._check_rules(record)
         for part, (expected, actual) in parts.items():
-            if actual is None and expected != ZERO:
-                self._missing_parts.append((record, part))
-            elif actual is not None and actual != expected:
+            if actual is not None and actual != expected:
                 self._find(
                     "FIELD_MODIFIED", sequence, f'The values of the part "{part}" are not those that were recorded.'
                 )
-        if erasure := _Erasure.of(record):
-            self._erasures.append(erasure)
+        self._erasures.add(record)
         self._lease_epoch = max(self._lease_epoch, record.lease_epoch)
         self._previous, self.head_hash = record, digest
         self._links = (digest,) if is_sound else (digest, record.hash)
@@ -168,17 +198,14 @@ class ChainVerifier:
 
     def complete(self) -> list[Finding]:
         """Judges what only the end of the chain can tell, and gives all findings by sequence."""
-        for record, part in self._missing_parts:
-            # What an ERASURE says can never be erased itself.
-            may_be_erased = record.kind != RECORD_KIND_ERASURE or part != "content"
-            if not may_be_erased or not any(e.covers(record.sequence, part) for e in self._erasures):
-                self._find(
-                    "ERASED_WITHOUT_RECORD",
-                    record.sequence,
-                    f'The values of the part "{part}" are gone and no ERASURE record covers them.',
-                )
+        for sequence, part in self._erasures.uncovered():
+            self._find(
+                "ERASED_WITHOUT_RECORD",
+                sequence,
+                f'The values of the part "{part}" are gone and no ERASURE record covers them.',
+            )
         for record in self._missing_bytes:
-            if not any(e.covers_bytes(record.sequence) for e in self._erasures):
+            if not self._erasures.covers_bytes(record.sequence):
                 self._find(
                     "SNAPSHOT_MISSING",
                     record.sequence,

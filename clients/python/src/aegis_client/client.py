@@ -13,7 +13,7 @@ import grpc
 from aegis.v1 import integrity_service_pb2, integrity_service_pb2_grpc
 from aegis.v1 import recovery_service_pb2_grpc, system_service_pb2_grpc, workflow_service_pb2_grpc
 
-from .errors import AegisError, CursorAheadOfLog, DeadlineExceeded, Overloaded, from_rpc_error
+from .errors import AegisError, CursorAheadOfLog, DeadlineExceeded, from_rpc_error, is_repeatable
 from .trust import LogTrust, check_written
 
 T = TypeVar("T")
@@ -180,8 +180,7 @@ class AegisClient:
             try:
                 return await attempt(max(0.0, deadline - _now()))
             except AegisError as e:
-                is_repeatable = e.code == grpc.StatusCode.UNAVAILABLE or isinstance(e, Overloaded)
-                if not is_repeatable or self._is_closed:
+                if not is_repeatable(e) or self._is_closed:
                     raise
                 await self._pause(count, deadline, e)
             count += 1

@@ -223,6 +223,11 @@ _CLASSES_OF_CODES: dict[grpc.StatusCode, type[AegisError]] = {
 }
 
 
+def is_repeatable(error: AegisError) -> bool:
+    """Whether a call that is safe to repeat may succeed when it is repeated: UNAVAILABLE or OVERLOADED."""
+    return error.code == grpc.StatusCode.UNAVAILABLE or isinstance(error, Overloaded)
+
+
 def from_rpc_error(error: Any) -> AegisError:
     """The typed error for a failed call of grpc."""
     code: grpc.StatusCode = error.code()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aegis.v1.recovery_service_pb2 import ResumePendingWorkflowsRequest, ResumeWorkflowResponse
 
-from .errors import AegisError, DeadlineExceeded, IntegrityError, Unavailable
+from .errors import AegisError, DeadlineExceeded, is_repeatable
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class PendingFailure:
 
     workflow_id: str
     reason: str
-    """One of the contract's ErrorReason, or of IntegrityError's, or CODEC where its snapshot could not be decoded."""
+    """One of the contract's ErrorReason, or of IntegrityError's, or CODEC where its snapshot could not be decoded, or the
+    code of a call that failed without a reason."""
     message: str
 
 
@@ -44,8 +45,11 @@ class PendingWorkflows:
         self, engine: DurableWorkflowEngine, request: ResumePendingWorkflowsRequest, poll_interval: float | None
     ) -> None:
         self._reader = PendingReader(engine, request, poll_interval)
-        self.failures = self._reader.failures
-        """The workflows that could not be resumed so far."""
+
+    @property
+    def failures(self) -> list[PendingFailure]:
+        """The workflows that could not be resumed so far, each once."""
+        return list(self._reader.failures.values())
 
     @property
     def held_by_others(self) -> int:
@@ -92,6 +96,7 @@ class PendingReader:
     ) -> None:
         self._engine = engine
         self._request = request
+        self._max_workflows = request.max_workflows
         self._poll_interval = poll_interval
         self._waiting: asyncio.Queue[Workflow | None] = asyncio.Queue(_WAITING_MAX)
         self._handed_out: list[Workflow] = []
@@ -100,7 +105,7 @@ class PendingReader:
         self._error: BaseException | None = None
         # Whether reading once stood still for so long that what was leased ahead of it may have expired.
         self._is_late = False
-        self.failures: list[PendingFailure] = []
+        self.failures: dict[str, PendingFailure] = {}
         self.held_by_others = 0
 
     @property
@@ -158,15 +163,22 @@ class PendingReader:
             try:
                 await self._pass()
                 return
-            except Unavailable as e:
-                delay = min(2.0, 0.1 * 2 ** min(attempt, 10)) * random.uniform(0.75, 1.25)
-                if self._poll_interval is None and asyncio.get_running_loop().time() + delay >= until:
+            except AegisError as e:
+                # Who polls waits for the server however long it takes.
+                is_polling = self._poll_interval is not None
+                if not is_repeatable(e) and not (is_polling and isinstance(e, DeadlineExceeded)):
+                    raise
+                delay = min(2.0, 0.1 * 2 ** min(attempt, 10)) * random.uniform(0.75, 1.25) + (e.retry_delay or 0.0)
+                if not is_polling and asyncio.get_running_loop().time() + delay >= until:
                     raise DeadlineExceeded(f"The server was away for too long: {e.message}", code=e.code) from e
                 _log.warning("Pending workflows could not be resumed, and will be tried again: %s", e)
                 await asyncio.sleep(delay)
                 attempt += 1
 
     async def _pass(self) -> None:
+        if self._max_workflows:
+            # Those that failed are free and come again: they must not keep all others away.
+            self._request.max_workflows = self._max_workflows + len(self.failures)
         async for message in self._engine.client.stream("ResumePendingWorkflows", self._request):
             # Only the first pass is after a crash; later it would take from ourselves.
             self._request.take_over_own = False
@@ -182,15 +194,15 @@ class PendingReader:
         workflow_id = resumed.workflow.workflow_id
         try:
             workflow = await self._engine._take_resumed(resumed, workflow_id)
-        except IntegrityError as e:
-            self._fail(workflow_id, e.reason, e.message)
-            await self._engine._give_back(workflow_id, resumed.lease.epoch)
-            return
-        except AegisError:
-            raise
         except Exception as e:
-            self._fail(workflow_id, "CODEC", f"Its snapshot could not be decoded: {e}")
             await self._engine._give_back(workflow_id, resumed.lease.epoch)
+            if not isinstance(e, AegisError):
+                self._fail(workflow_id, "CODEC", f"Its snapshot could not be decoded: {e}")
+            elif is_repeatable(e) or isinstance(e, DeadlineExceeded):
+                # It is the server that failed, and not this workflow.
+                raise
+            else:
+                self._fail(workflow_id, e.reason or e.code.name, e.message)
             return
         if self._is_late:
             await self._engine.leases.renew([workflow])
@@ -205,5 +217,8 @@ class PendingReader:
         self._is_late = self._is_late or loop.time() - began > self._engine.leases.duration / 3
 
     def _fail(self, workflow_id: str, reason: str, message: str) -> None:
-        _log.error("The workflow %s could not be resumed: %s: %s", workflow_id, reason, message)
-        self.failures.append(PendingFailure(workflow_id, reason, message))
+        known = self.failures.get(workflow_id)
+        # Who polls meets the same failure again and again.
+        if known is None or known.reason != reason:
+            _log.error("The workflow %s could not be resumed: %s: %s", workflow_id, reason, message)
+        self.failures[workflow_id] = PendingFailure(workflow_id, reason, message)

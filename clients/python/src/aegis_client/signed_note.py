@@ -143,7 +143,7 @@ class LogHead:
 
     @staticmethod
     def verify(note: str, keys: Iterable[VerifierKey]) -> LogHead | None:
-        """The head that a note says under a valid signature of one of the keys, or None."""
+        """The head that a note says under a valid signature of that of the keys which bears the log's name, or None."""
         return _verified(note, keys, LogHead.parse)
 
     def __str__(self) -> str:
@@ -187,7 +187,7 @@ class WorkflowStatement:
 
     @staticmethod
     def verify(note: str, keys: Iterable[VerifierKey]) -> WorkflowStatement | None:
-        """The statement that a note says under a valid signature of one of the keys, or None."""
+        """The statement that a note says under a valid signature of that of the keys which bears the log's name, or None."""
         return _verified(note, keys, WorkflowStatement.parse)
 
 
@@ -195,13 +195,13 @@ _Said = TypeVar("_Said", LogHead, WorkflowStatement)
 
 
 def _verified(note: str, keys: Iterable[VerifierKey], parse: Callable[[str], _Said | None]) -> _Said | None:
-    """What a note says under a valid signature of one of the keys, of which one has to bear the name of its log."""
-    keys = list(keys)
+    """What a note says under a valid signature of a key that bears the name of its log: of several trusted logs none
+    speaks for another."""
     signed = SignedNote.parse(note)
     said = parse(signed.text) if signed else None
-    if signed is None or said is None or not any(key.name == said.log_id for key in keys):
+    if signed is None or said is None:
         return None
-    return said if signed.is_signed_by(keys) else None
+    return said if signed.is_signed_by(key for key in keys if key.name == said.log_id) else None
 
 
 def split_log_id(log_id: str) -> tuple[str, int]:

@@ -24,7 +24,7 @@ from .errors import CursorAheadOfLog, HeadStoreError, HistoryDamaged, HistoryRew
 from .heads import HeadStore, KeptHead, MemoryHeadStore
 from .merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
 from .record_format import ZERO, microseconds, record_problem
-from .signed_note import LogHead, VerifierKey, split_log_id
+from .signed_note import LogHead, SignedNote, VerifierKey, split_log_id
 
 _log = logging.getLogger("aegis_client")
 
@@ -111,10 +111,12 @@ class LogTrust:
     def accept_log_id(self, log_id: str) -> None:
         """Goes on with another log_id: to be called when whoever runs the log has told why it changed.
 
-        A later generation of the kept log has the same key. Of another log the key has to be among the trusted ones.
+        A later generation of the kept log has the same key. Of another log the key has to be among the trusted ones. A
+        log that was rolled back or forked stays refused.
         """
         self._accepted.add(log_id)
-        self._stopped = None
+        if isinstance(self._stopped, LogIdChanged):
+            self._stopped = None
         self._is_begun = False
 
     async def begin(self, source: LogSource) -> None:
@@ -201,6 +203,10 @@ class LogTrust:
         # A generation that ended does not come back.
         is_later = all(before_base != base or number < generation for before_base, number in map(split_log_id, known))
         if log_id not in self._accepted or not is_later:
+            signed = SignedNote.parse(note)
+            if signed is None or all(name != log_id for name, _ in signed.signatures):
+                # A log signs in its own name: where it does not, the text was altered and tells nothing of another log.
+                raise await self._alarm("SIGNATURE_INVALID", f'The head of "{log_id}" is not signed by that log.', note)
             raise await self._alarm(
                 "LOG_ID_CHANGED",
                 f'The log is "{log_id}" and not "{kept or ", ".join(sorted(known))}". A new generation begins only '
