@@ -333,7 +333,8 @@ class TestScenarios(ScenarioTest):
         self.assertGreaterEqual(len(while_working), 3)
         await asyncio.sleep(0.5)
         self.assertEqual(while_working, await checkpoints())
-        self.assertEqual({"step": 3}, (await engine.load_checkpoint("p-1")).data)
+        # The last step is kept only where its turn came before the block ended.
+        self.assertIn((await engine.load_checkpoint("p-1")).data, ({"step": 3}, {"step": 4}))
 
     async def test_waiting_for_a_human(self) -> None:
         server = await self.server()
