@@ -42,6 +42,26 @@ public sealed class ChainReader(ILedgerStore store, ResumableReader resumables, 
         return workflow;
     }
 
+    /// <summary>
+    /// What a writer refused; where that was a head which was altered, as it is told once it was looked at, and
+    /// <see cref="Findings"/> knows of it.
+    /// </summary>
+    public async Task<Refusal> ToldAsync(WorkflowKey key, Refusal refusal, CancellationToken cancellationToken)
+    {
+        if (refusal.Reason != Reason.ChainBroken)
+            return refusal;
+        try
+        {
+            await FindCheckedAsync(key, allowQuarantined: false, cancellationToken);
+            return refusal;
+        }
+        catch (RefusalException e)
+        {
+            // Of a fork whose source is broken there is nothing yet.
+            return e.Refusal.Reason == Reason.ChainBroken ? e.Refusal : refusal;
+        }
+    }
+
     /// <summary>A workflow as <see cref="FindAsync"/> gives it, with what it goes on from.</summary>
     /// <exception cref="RefusalException">WORKFLOW_NOT_FOUND, CHAIN_BROKEN, SNAPSHOT_CORRUPT.</exception>
     public async Task<Resumable> FindResumableAsync(WorkflowKey key, bool allowQuarantined, CancellationToken cancellationToken)

@@ -97,8 +97,11 @@ public sealed partial class RecoveryService
         var failed = new List<Workflow>();
         try
         {
-            foreach (var answer in page.Answers.Where(a => a.Refusal?.Reason == Reason.WorkflowQuarantined))
-                await responseStream.WriteAsync(FailedOf(run, answer.Key, answer.Refusal!), cancellationToken);
+            foreach (var answer in page.Answers.Where(a => a.Refusal?.Reason is Reason.WorkflowQuarantined or Reason.ChainBroken))
+            {
+                var refusal = await chains.ToldAsync(answer.Key, answer.Refusal!, cancellationToken);
+                await responseStream.WriteAsync(FailedOf(run, answer.Key, refusal), cancellationToken);
+            }
             run.Summary.HeldByOthers += (ulong)page.Answers.Count(a => a.Refusal?.Reason == Reason.LeaseHeld);
             while (page.Held.TryPeek(out var workflow))
             {

@@ -45,7 +45,7 @@ public sealed partial class RecoveryService(
         }
         var answer = (await AcquireAsync([key], owner, duration, request.TakeOverOwn, null, context.CancellationToken))[0];
         if (answer.Workflow is not { } workflow)
-            throw new RefusalException(answer.Refusal!);
+            throw new RefusalException(await chains.ToldAsync(key, answer.Refusal!, context.CancellationToken));
         try
         {
             var read = await resumables.FindAsync(key, context.CancellationToken);

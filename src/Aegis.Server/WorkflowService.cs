@@ -189,7 +189,8 @@ public sealed partial class WorkflowService(
         await ledger.SubmitAsync(command, context.CancellationToken) switch
         {
             Written written => written,
-            Refused refused => throw new RefusalException(refused.Refusal),
+            Refused refused => throw new RefusalException(
+                await chains.ToldAsync(command.Key, refused.Refusal, context.CancellationToken)),
             var other => throw new InvalidOperationException($"A write was answered by {other.GetType().Name}."),
         };
 

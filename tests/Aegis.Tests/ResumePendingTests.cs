@@ -159,6 +159,27 @@ public sealed class ResumePendingTests(Database database)
     }
 
     [Test]
+    public async Task One_whose_head_was_altered_fails_alone_and_is_told()
+    {
+        const string @namespace = "altered";
+        await StartManyAsync(@namespace, 3);
+        // By then the server does not go on from what it remembers.
+        await Task.Delay(300);
+        await Tampering.RunAsync(_server,
+            "UPDATE workflow SET updated_at = updated_at + 1 WHERE namespace = @namespace AND workflow_id = '1'", new { @namespace });
+
+        var share = await ResumeAllAsync(new Pb.ResumePendingWorkflowsRequest { Namespace = @namespace, Owner = "w" });
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(share.Resumed.Select(r => r.Workflow.WorkflowId), Is.EquivalentTo(new[] { "0", "2" }));
+            Assert.That(share.Failed.Select(f => (f.WorkflowId, f.Reason)), Is.EqualTo(new[] { ("1", "CHAIN_BROKEN") }));
+        }
+        await Until.TrueAsync(async () => (await _server.Integrity.ListViolationsAsync(
+            new Pb.ListViolationsRequest { Namespace = @namespace })).Violations.Any(v => v.Class == Pb.ViolationClass.WorkflowHeadModified));
+    }
+
+    [Test]
     public async Task A_closed_status_cannot_be_asked_for()
     {
         var fields = await ErrorAssert.InvalidFieldsAsync(() => ResumeAllAsync(new Pb.ResumePendingWorkflowsRequest
@@ -192,6 +213,8 @@ public sealed class ResumePendingTests(Database database)
         {
             if (message.Resumed is { } resumed)
                 share.Resumed.Add(resumed);
+            if (message.Failed is { } failed)
+                share.Failed.Add(failed);
             share.Summary = message.Summary ?? share.Summary;
         }
         return share;
@@ -200,6 +223,7 @@ public sealed class ResumePendingTests(Database database)
     private sealed class Share
     {
         public List<Pb.ResumeWorkflowResponse> Resumed { get; } = [];
+        public List<Pb.ResumeFailure> Failed { get; } = [];
         public Pb.ResumeSummary? Summary { get; set; }
     }
 }

@@ -14,7 +14,8 @@ class WorkflowServiceStub(object):
 
     Reasons for failing are those of ErrorReason, in the ErrorInfo detail. Every RPC can fail with
     INVALID_FIELD, STORE_UNAVAILABLE and SHUTTING_DOWN; every write also with OVERLOADED, OUTCOME_UNKNOWN and
-    STORE_FULL, with LOG_ROLLED_BACK, and with WORKFLOW_QUARANTINED while a violation of its workflow is open.
+    STORE_FULL, with LOG_ROLLED_BACK, with WORKFLOW_QUARANTINED while a violation of its workflow is open, and
+    with CHAIN_BROKEN where the stored head of its workflow is not what its newest record says.
     """
 
     def __init__(self, channel):
@@ -79,7 +80,8 @@ class WorkflowServiceServicer(object):
 
     Reasons for failing are those of ErrorReason, in the ErrorInfo detail. Every RPC can fail with
     INVALID_FIELD, STORE_UNAVAILABLE and SHUTTING_DOWN; every write also with OVERLOADED, OUTCOME_UNKNOWN and
-    STORE_FULL, with LOG_ROLLED_BACK, and with WORKFLOW_QUARANTINED while a violation of its workflow is open.
+    STORE_FULL, with LOG_ROLLED_BACK, with WORKFLOW_QUARANTINED while a violation of its workflow is open, and
+    with CHAIN_BROKEN where the stored head of its workflow is not what its newest record says.
     """
 
     def StartWorkflow(self, request, context):
@@ -111,8 +113,8 @@ class WorkflowServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetWorkflow(self, request, context):
-        """Returns a workflow. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN or SNAPSHOT_CORRUPT while a
-        violation of it is open.
+        """Returns a workflow, compared with its newest record. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN
+        or SNAPSHOT_CORRUPT while a violation of it is open or where they differ.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,7 +226,8 @@ class WorkflowService(object):
 
     Reasons for failing are those of ErrorReason, in the ErrorInfo detail. Every RPC can fail with
     INVALID_FIELD, STORE_UNAVAILABLE and SHUTTING_DOWN; every write also with OVERLOADED, OUTCOME_UNKNOWN and
-    STORE_FULL, with LOG_ROLLED_BACK, and with WORKFLOW_QUARANTINED while a violation of its workflow is open.
+    STORE_FULL, with LOG_ROLLED_BACK, with WORKFLOW_QUARANTINED while a violation of its workflow is open, and
+    with CHAIN_BROKEN where the stored head of its workflow is not what its newest record says.
     """
 
     @staticmethod

@@ -3356,8 +3356,8 @@ export const WorkflowServiceService = {
     responseDeserialize: (value: Buffer): CheckpointWorkflowResponse => CheckpointWorkflowResponse.decode(value),
   },
   /**
-   * Returns a workflow. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN or SNAPSHOT_CORRUPT while a
-   * violation of it is open.
+   * Returns a workflow, compared with its newest record. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN
+   * or SNAPSHOT_CORRUPT while a violation of it is open or where they differ.
    */
   getWorkflow: {
     path: "/aegis.v1.WorkflowService/GetWorkflow" as const,
@@ -3459,8 +3459,8 @@ export interface WorkflowServiceServer extends UntypedServiceImplementation {
    */
   checkpointWorkflow: handleUnaryCall<CheckpointWorkflowRequest, CheckpointWorkflowResponse>;
   /**
-   * Returns a workflow. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN or SNAPSHOT_CORRUPT while a
-   * violation of it is open.
+   * Returns a workflow, compared with its newest record. Fails with WORKFLOW_NOT_FOUND, and with CHAIN_BROKEN
+   * or SNAPSHOT_CORRUPT while a violation of it is open or where they differ.
    */
   getWorkflow: handleUnaryCall<GetWorkflowRequest, GetWorkflowResponse>;
   /** Lists workflows in order of their creation. */
