@@ -23,12 +23,8 @@ public sealed partial class LedgerBatch
             return CheckQuarantine(key) ?? new Refused(Refusal.NotFound(key));
         if (CheckQuarantine(key) is { } quarantined)
             return quarantined;
-        if (_state.Broken.Contains(key))
-        {
-            return new Refused(new Refusal(Reason.ChainBroken,
-                $"The stored head of the workflow {key} is not what its newest record says, and nothing is written upon it. "
-                + "VerifyWorkflow tells what differs.", Refusal.Of(key)));
-        }
+        if (CheckHead(key) is { } broken)
+            return broken;
         if (workflow.Importing)
         {
             return new Refused(Refusal.Conflict(Reason.WorkflowClosed,
@@ -42,6 +38,12 @@ public sealed partial class LedgerBatch
                 ("current_status", workflow.Status.ToString().ToUpperInvariant())))
             : null;
     }
+
+    private Refused? CheckHead(WorkflowKey key) => _state.Broken.Contains(key)
+        ? new Refused(new Refusal(Reason.ChainBroken,
+            $"The stored head of the workflow {key} is not what its newest record says, and nothing is written upon it. "
+            + "VerifyWorkflow tells what differs.", Refusal.Of(key)))
+        : null;
 
     /// <summary>Also of a workflow that is not there: one that was deleted behind the service must not be started anew.</summary>
     private Refused? CheckQuarantine(WorkflowKey key)

@@ -173,6 +173,9 @@ public sealed partial class LedgerBatch
     {
         if (CheckLogSize(command) is { } ahead)
             return ahead;
+        // The answer would tell of the workflow as it is stored.
+        if (CheckHead(command.Key) is { } broken)
+            return broken;
         if (Replay(command) is { } replay)
             return replay;
         if (_workflows.TryGetValue(command.Key, out var existing))

@@ -42,9 +42,19 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
         if (await CheckForkAsync(head, place, cancellationToken) is { } forged)
             violations.Add(forged);
         if (await place.Store.IsImportingAsync(head, cancellationToken))
+        {
             violations.RemoveAll(v => v.Class is ViolationClass.ErasedWithoutRecord or ViolationClass.SnapshotMissing);
+        }
         else if (head is { Importing: true })
+        {
+            // Its last slice may have come since: then there is more to verify.
+            if (await place.Store.FindWorkflowAsync(key, cancellationToken) is not { Importing: true } current
+                || current.Sequence != head.Sequence)
+            {
+                return await VerifyAsync(key, place, cancellationToken);
+            }
             violations.Add(WorkflowHeads.NotImporting(key));
+        }
         violations.AddRange(await CheckPlacesAsync(key, place, places, violations, cancellationToken));
         if (violations.Count > 0)
         {

@@ -182,9 +182,10 @@ public partial interface ILedgerStore : IAsyncDisposable
     }
 
     /// <summary>
-    /// What the log's own history says last of imports of a workflow, one of <see cref="ImportActs"/>; null where it says nothing.
+    /// What the log's own history says last of imports of a workflow: a record that leads to one of <see cref="ImportActs"/>; null
+    /// where it says nothing.
     /// </summary>
-    async Task<string?> LastImportActAsync(WorkflowKey key, CancellationToken cancellationToken)
+    async Task<StoredRecord?> LastImportActAsync(WorkflowKey key, CancellationToken cancellationToken)
     {
         const int pageSize = 500;
         for (var next = long.MaxValue; next > 0;)
@@ -194,7 +195,7 @@ public partial interface ILedgerStore : IAsyncDisposable
                 && r.Record.Content?.Metadata is { } metadata
                 && metadata["namespace"] == key.Namespace && metadata["workflow_id"] == key.WorkflowId);
             if (act is not null)
-                return act.Record.ToState;
+                return act;
             next = page.Count < pageSize ? 0 : page[^1].Record.Sequence - 1;
         }
         return null;
@@ -205,7 +206,7 @@ public partial interface ILedgerStore : IAsyncDisposable
     /// of would excuse that values of it are gone.
     /// </summary>
     async Task<bool> IsImportingAsync(Workflow? head, CancellationToken cancellationToken) =>
-        head is { Importing: true } && await LastImportActAsync(head.Key, cancellationToken) == ImportActs.Begun;
+        head is { Importing: true } && await LastImportActAsync(head.Key, cancellationToken) is { Record.ToState: ImportActs.Begun };
 
     /// <summary>Records across workflows, by log_index.</summary>
     Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
@@ -293,15 +294,19 @@ public sealed record StoredHead(string LogId, long Size, string SignedNote, Merk
 
     /// <summary>
     /// The latest recorded_at among the log's own records, in microseconds. The head's own word for it is not proven: it is believed
-    /// as far as the clock goes, and beyond that only what the newest record says. Else one altered number would date all that is
-    /// written from then on.
+    /// up to 5 minutes ahead of the clock, and beyond that only what the newest record says. Else one altered number would date all
+    /// that is written from then on.
     /// </summary>
     /// <param name="now">The store's clock.</param>
     /// <param name="newest">The encoded bytes of the newest record; null where that is gone.</param>
-    internal long LastRecordedUntil(long now, ReadOnlySpan<byte> newest) =>
-        RecordFormat.TryDecode(newest) is { } record && record.LogId == LogId
-            ? Math.Max(record.RecordedAt, Math.Min(LastRecordedAt, now))
-            : Math.Min(LastRecordedAt, now + Limits.ImportAheadMax);
+    internal long LastRecordedUntil(long now, ReadOnlySpan<byte> newest)
+    {
+        // As far as the records of an import may be ahead of it, which others have to follow.
+        var believed = Math.Min(LastRecordedAt, now + Limits.ImportAheadMax);
+        return RecordFormat.TryDecode(newest) is { } record && record.LogId == LogId
+            ? Math.Max(record.RecordedAt, believed)
+            : believed;
+    }
 }
 
 /// <summary>Which workflows; empty and null mean all.</summary>

@@ -31,6 +31,9 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 
     private Action<IReadOnlyList<Violation>>? _unconfirmed;
 
+    // How far the pages go that were asked for.
+    private long _end = long.MaxValue;
+
     /// <summary>One that goes through the log as fast as it can: on all cores, by the outlines of its pages.</summary>
     public static LogRun OnAllCores(ILedgerStore store, LogVerifier verifier) => new(store, verifier)
     {
@@ -87,6 +90,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     /// <summary>The pages from where the run stands to an end, in order. Those to come are read while one is judged.</summary>
     public async IAsyncEnumerable<LogPage> PagesAsync(long end, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
+        _end = end;
         var reading = new Queue<Task<LogPage>>();
         using var ending = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         try

@@ -38,9 +38,12 @@ public abstract partial class LedgerStoreContract
         await Tampering.RunAsync(Database, $"UPDATE workflow SET {change} WHERE workflow_id = 'w'");
         var other = Keep(OpenAnother());
 
-        var outcome = (await WriteAsync(other, Ask.Move("w", "SEEN", "DONE")))[0];
+        var outcomes = await WriteAsync(other,
+            Ask.Move("w", "SEEN", "DONE"),
+            Ask.Start("w", "start", Ask.Parts("alice", "why", Ask.Metadata(("k", "v")))),
+            Ask.Start("w"));
 
-        Assert.That((outcome as Refused)?.Refusal.Reason, Is.EqualTo(Reason.ChainBroken));
+        Assert.That(outcomes.Select(o => (o as Refused)?.Refusal.Reason), Is.All.EqualTo(Reason.ChainBroken));
     }
 
     [Test]

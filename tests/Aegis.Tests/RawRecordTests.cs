@@ -103,6 +103,7 @@ public sealed class RawRecordTests
             ToState = Utf8(r.ToState),
             Status = (long)r.Status,
             RequestId = Utf8(r.RequestId),
+            RequestKey = r.RequestId.Length == 0 ? [] : RecordFormat.RequestKey(r.Key, r.RequestId).ToArray(),
             LeaseEpoch = r.LeaseEpoch,
             OccurredAt = r.OccurredAt,
             RecordedAt = r.RecordedAt,

@@ -161,22 +161,24 @@ public sealed class ResumePendingTests(Database database)
     [Test]
     public async Task One_whose_head_was_altered_fails_alone_and_is_told()
     {
-        const string @namespace = "altered";
-        await StartManyAsync(@namespace, 3);
-        // By then the server does not go on from what it remembers.
+        // A server of its own: while nobody else writes, it does not go on from what it remembers.
+        await using var server = await TestServer.StartAsync(database);
+        foreach (var id in new[] { "0", "1", "2" })
+            await server.Workflows.StartWorkflowAsync(Given.Start(id));
         await Task.Delay(300);
-        await Tampering.RunAsync(_server,
-            "UPDATE workflow SET updated_at = updated_at + 1 WHERE namespace = @namespace AND workflow_id = '1'", new { @namespace });
+        await Tampering.RunAsync(server, "UPDATE workflow SET updated_at = updated_at + 1 WHERE workflow_id = '1'");
 
-        var share = await ResumeAllAsync(new Pb.ResumePendingWorkflowsRequest { Namespace = @namespace, Owner = "w" });
+        var share = await ResumeAllAsync(server, new Pb.ResumePendingWorkflowsRequest { Owner = "w" });
 
         using (Assert.EnterMultipleScope())
         {
             Assert.That(share.Resumed.Select(r => r.Workflow.WorkflowId), Is.EquivalentTo(new[] { "0", "2" }));
-            Assert.That(share.Failed.Select(f => (f.WorkflowId, f.Reason)), Is.EqualTo(new[] { ("1", "CHAIN_BROKEN") }));
+            Assert.That(share.Failed.Select(f => f.WorkflowId), Is.EqualTo(new[] { "1" }));
+            // The audit may be there before.
+            Assert.That(share.Failed.Select(f => f.Reason), Is.SubsetOf(new[] { "CHAIN_BROKEN", "WORKFLOW_QUARANTINED" }));
         }
-        await Until.TrueAsync(async () => (await _server.Integrity.ListViolationsAsync(
-            new Pb.ListViolationsRequest { Namespace = @namespace })).Violations.Any(v => v.Class == Pb.ViolationClass.WorkflowHeadModified));
+        await Until.TrueAsync(async () => (await server.Integrity.ListViolationsAsync(
+            new Pb.ListViolationsRequest())).Violations.Any(v => v.Class == Pb.ViolationClass.WorkflowHeadModified));
     }
 
     [Test]
@@ -205,10 +207,12 @@ public sealed class ResumePendingTests(Database database)
             Status = status,
         });
 
-    private async Task<Share> ResumeAllAsync(Pb.ResumePendingWorkflowsRequest request)
+    private Task<Share> ResumeAllAsync(Pb.ResumePendingWorkflowsRequest request) => ResumeAllAsync(_server, request);
+
+    private static async Task<Share> ResumeAllAsync(TestServer server, Pb.ResumePendingWorkflowsRequest request)
     {
         var share = new Share();
-        using var call = _server.Recovery.ResumePendingWorkflows(request);
+        using var call = server.Recovery.ResumePendingWorkflows(request);
         await foreach (var message in call.ResponseStream.ReadAllAsync())
         {
             if (message.Resumed is { } resumed)
