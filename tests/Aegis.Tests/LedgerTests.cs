@@ -102,6 +102,7 @@ public sealed class LedgerTests(Database database)
     {
         await using var server = await TestServer.StartAsync(database);
         var id = await Given.WorkflowAsync(server, "S0");
+        var ledger = server.Services.GetRequiredService<Ledger>();
         var moves = new List<Task<Pb.TransitionWorkflowResponse>>();
         await using (await HeldLog.TakeAsync(server))
         {
@@ -111,7 +112,9 @@ public sealed class LedgerTests(Database database)
             for (var i = 1; i < 6; i++)
             {
                 moves.Add(MoveAsync(i));
-                await Task.Delay(50);
+                // A busy machine may be late with one, and the next must not come before it.
+                var waiting = i;
+                await Until.TrueAsync(() => Task.FromResult(ledger.QueueLength >= waiting));
             }
         }
 
