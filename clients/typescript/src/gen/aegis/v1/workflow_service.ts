@@ -3303,7 +3303,8 @@ export const WatchProgress: MessageFns<WatchProgress> = {
  *
  * Reasons for failing are those of ErrorReason, in the ErrorInfo detail. Every RPC can fail with
  * INVALID_FIELD, STORE_UNAVAILABLE and SHUTTING_DOWN; every write also with OVERLOADED, OUTCOME_UNKNOWN and
- * STORE_FULL, with LOG_ROLLED_BACK, and with WORKFLOW_QUARANTINED while a violation of its workflow is open.
+ * STORE_FULL, with LOG_ROLLED_BACK, with WORKFLOW_QUARANTINED while a violation of its workflow is open, and
+ * with CHAIN_BROKEN where the stored head of its workflow is not what its newest record says.
  */
 export type WorkflowServiceService = typeof WorkflowServiceService;
 export const WorkflowServiceService = {
