@@ -96,8 +96,13 @@ public sealed class Exporter(Reads reads, LogSigner signer, TimeProvider time)
                 var page = await place.Store.ListWorkflowsAsync(filter, cursor, PageSize, cancellationToken);
                 foreach (var workflow in page.Where(w => w.CreatedLogIndex < head.Head.Size))
                 {
-                    if (!await IsHalfImportedAsync(workflow, place, head.Head.Size, cancellationToken))
-                        await ExportAsync(workflow, run, cancellationToken);
+                    // Not whole at the head of the export. One that only its stored head says that of is exported.
+                    if (workflow.Importing
+                        && await place.Store.IsImportUnderWayAsync(workflow.Key, head.Head.Size, cancellationToken))
+                    {
+                        continue;
+                    }
+                    await ExportAsync(workflow, run, cancellationToken);
                 }
                 if (page.Count < PageSize)
                     break;
@@ -108,16 +113,6 @@ public sealed class Exporter(Reads reads, LogSigner signer, TimeProvider time)
         await output.WriteAsync(new Pb.ExportChunk { Trailer = run.Trailer });
         await output.FlushAsync();
     }
-
-    /// <summary>
-    /// Whether a workflow was being imported when it was listed, and is not whole at the head of the export. One that only its stored
-    /// head says that of is exported.
-    /// </summary>
-    private static async Task<bool> IsHalfImportedAsync(
-        Workflow workflow, ReadPlace place, long size, CancellationToken cancellationToken) =>
-        workflow.Importing
-        && await place.Store.LastImportActAsync(workflow.Key, cancellationToken) is { } act
-        && (act.Record.ToState == ImportActs.Begun || act.LogIndex >= size);
 
     private async Task ExportAsync(Workflow workflow, Run run, CancellationToken cancellationToken)
     {

@@ -1,7 +1,6 @@
 using System.Threading.Channels;
 using Aegis.Core;
 using Aegis.Storage;
-using Google.Protobuf.WellKnownTypes;
 
 namespace Aegis.Server;
 
@@ -82,7 +81,7 @@ public sealed partial class Findings(
             return;
         var areFresh = readAt is not null;
         var now = time.GetTimestamp();
-        var foundAt = (time.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond;
+        var foundAt = Microseconds();
         lock (_lock)
         {
             foreach (var violation in violations)
@@ -107,7 +106,7 @@ public sealed partial class Findings(
     /// </summary>
     public async Task<IReadOnlyList<FoundViolation>> AsKeptAsync(IReadOnlyList<Violation> violations, CancellationToken cancellationToken)
     {
-        var foundAt = Mapping.ToMicroseconds(Timestamp.FromDateTimeOffset(time.GetUtcNow()));
+        var foundAt = Microseconds();
         var found = violations.Select(v => new FoundViolation(v, foundAt)).ToList();
         var kept = new Dictionary<string, FoundViolation>();
         try
@@ -143,6 +142,8 @@ public sealed partial class Findings(
             found.TryAdd(one.Id, one);
         return [.. found.Values];
     }
+
+    private long Microseconds() => (time.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks / TimeSpan.TicksPerMicrosecond;
 
     /// <summary>A size that the log had before anything was read of which is told now. Called under _lock.</summary>
     private long SizeBefore(long now)

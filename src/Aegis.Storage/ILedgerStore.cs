@@ -202,11 +202,19 @@ public partial interface ILedgerStore : IAsyncDisposable
     }
 
     /// <summary>
+    /// Whether an import of a workflow has begun that is not over below a size of the log: the log's own history tells, whatever the
+    /// workflow's head says.
+    /// </summary>
+    async Task<bool> IsImportUnderWayAsync(WorkflowKey key, long size, CancellationToken cancellationToken) =>
+        await LastImportActAsync(key, cancellationToken) is { } act
+        && (act.Record.ToState == ImportActs.Begun || act.LogIndex >= size);
+
+    /// <summary>
     /// Whether an import of a workflow is under way: its head says so, and the log's own history too. One that only its head tells
     /// of would excuse that values of it are gone.
     /// </summary>
     async Task<bool> IsImportingAsync(Workflow? head, CancellationToken cancellationToken) =>
-        head is { Importing: true } && await LastImportActAsync(head.Key, cancellationToken) is { Record.ToState: ImportActs.Begun };
+        head is { Importing: true } && await IsImportUnderWayAsync(head.Key, long.MaxValue, cancellationToken);
 
     /// <summary>Records across workflows, by log_index.</summary>
     Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,

@@ -57,12 +57,9 @@ public sealed partial class LogRun
         return kept;
     }
 
-    /// <summary>
-    /// Whether an import has begun whose end lies beyond what the run reads: the log's own history tells, whatever became of the head since.
-    /// </summary>
-    private async Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
-        await Store.LastImportActAsync(key, cancellationToken) is { } act
-        && (act.Record.ToState == ImportActs.Begun || act.LogIndex >= _end);
+    /// <summary>Whether an import has begun whose end lies beyond what the run reads.</summary>
+    private Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
+        Store.IsImportUnderWayAsync(key, _end, cancellationToken);
 
     /// <summary>Compares the bytes of a page's snapshots with the records that carry them.</summary>
     public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(LogStep step, CancellationToken cancellationToken)
