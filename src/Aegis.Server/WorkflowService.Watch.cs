@@ -34,7 +34,8 @@ public sealed partial class WorkflowService
         var filter = FilterOf(request);
         var history = tail.History;
         var cursor = await StartAsync(request, cancellationToken);
-        var told = -1L;
+        // Unknown until all that is there was delivered once: who waits for that is told, also behind a record.
+        long? told = null;
         while (true)
         {
             if (tail.History != history)
@@ -53,7 +54,9 @@ public sealed partial class WorkflowService
                 var message = new Pb.WatchRecordsResponse { Record = record.ToPb().Cut() };
                 AddViolations(message.Violations, chains.Note(record), message.Record.CalculateSize());
                 await responseStream.WriteAsync(message, cancellationToken);
-                told = cursor = record.LogIndex + 1;
+                cursor = record.LogIndex + 1;
+                if (told is not null)
+                    told = cursor;
             }
             if (page.Count == WatchPageSize)
                 continue;

@@ -60,6 +60,25 @@ public sealed class WatchTests(Database database)
     }
 
     [Test]
+    public async Task Who_has_all_that_was_there_is_told_so_at_once()
+    {
+        await using var server = await TestServer.StartAsync(database);
+        await Given.WorkflowAsync(server);
+        var silence = System.Diagnostics.Stopwatch.StartNew();
+        using var watch = server.Workflows.WatchRecords(new Pb.WatchRecordsRequest { AllNamespaces = true, FromLogIndex = 0 });
+        var records = 0UL;
+        while (await watch.ResponseStream.MoveNext(CancellationToken.None) && watch.ResponseStream.Current.Record is not null)
+            records++;
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That(watch.ResponseStream.Current.Progress.NextLogIndex, Is.EqualTo(records));
+            Assert.That(records, Is.Positive);
+            Assert.That(silence.Elapsed.TotalSeconds, Is.LessThan(9), "That was the word of silence.");
+        }
+    }
+
+    [Test]
     public async Task Without_a_cursor_only_what_comes_is_delivered()
     {
         var before = await Given.WorkflowAsync(_server);

@@ -426,8 +426,8 @@ export interface WatchRecordsResponse {
     { $case: "record"; value: Record }
     | //
     /**
-     * Everything before this point was delivered. Sent at the beginning, after a gap that the filter
-     * passed over, and while nothing happens, every 10 s.
+     * Everything before this point was delivered. Sent once all that was there has been delivered, after a
+     * gap that the filter passed over, and while nothing happens, every 10 s.
      */
     { $case: "progress"; value: WatchProgress }
     | undefined;
