@@ -43,7 +43,7 @@ public sealed record BackupProof(LogHead Head, string SignedHead, long Records, 
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             Take(step.Violations);
-            Take(await run.CheckSnapshotsAsync(step, cancellationToken));
+            Take(await run.CheckSnapshotsAsync(step.Carried, cancellationToken));
             if (run.Size >= head.Size || run.Size - looked >= RecordsBetweenHeads)
             {
                 Take(await run.CheckHeadsAsync(run.Size >= head.Size, broken, cancellationToken));

@@ -4,7 +4,7 @@ namespace Aegis.Core;
 
 /// <summary>
 /// What a page of the log comes to when everything in it is in order, which most pages are: told from the bytes of its records as
-/// they pass by, none of which is kept. It only ever says that all is well. Where it does not, the page is read again, and
+/// they pass by, none of which is kept unless it is to be remembered. It only ever says that all is well. Where it does not, the page is read again, and
 /// <see cref="LogVerifier.Verify(LogPage)"/> tells what is wrong, or that nothing is: values that were erased are in order too.
 /// Used by one task at a time.
 /// </summary>
@@ -16,6 +16,8 @@ public sealed class LogOutline
     private readonly HashLanes _lanes = new();
     private readonly Texts _texts = new();
     private readonly byte[] _logId = [];
+    private readonly Func<long, ReadOnlyMemory<byte>?>? _remembered;
+    private readonly List<ReadOnlyMemory<byte>> _encoded = [];
 
     // The tree in the page, a tile's width at a time: the leaves from Tile.Width on, and each node at half the place of its children.
     private readonly Hash[][] _blocks;
@@ -29,10 +31,11 @@ public sealed class LogOutline
     /// <param name="heads">As <see cref="LogPage.Heads"/>; their signatures are checked here.</param>
     /// <param name="tiles">As <see cref="LogPage.Tiles"/>.</param>
     /// <param name="check">As <see cref="LogVerifier"/> takes it.</param>
+    /// <param name="remembered">As <see cref="LogVerifier"/> takes it.</param>
     public LogOutline(long from, long to, IReadOnlyList<LogHeadRow> heads, IReadOnlyList<LogTileRow> tiles,
-        Func<LogHeadRow, LogHead?> check)
+        Func<LogHeadRow, LogHead?> check, Func<long, ReadOnlyMemory<byte>?>? remembered = null)
     {
-        (From, To) = (from, to);
+        (From, To, _remembered) = (from, to, remembered);
         _blocks = [.. Enumerable.Range(0, BlockOf(to - 1) + 1).Select(_ => new Hash[2 * Tile.Width])];
         _heads = [.. heads.OrderBy(h => h.Size)];
         _tiles = tiles.ToDictionary(t => (t.Level, t.Index));
@@ -55,6 +58,9 @@ public sealed class LogOutline
 
     /// <summary>The chains whose records it has, of each from its first to its last here.</summary>
     public IReadOnlyCollection<ChainStretch> Chains => _chains.Values;
+
+    /// <summary>Its encoded records, one after the other, where the verifier's caller remembers them; else none.</summary>
+    public IReadOnlyList<ReadOnlyMemory<byte>> Encoded => _encoded;
 
     /// <summary>Whether all its records are there and in order as far as they tell by themselves.</summary>
     internal bool IsInOrder => !_isSpoilt && _isComplete;
@@ -175,6 +181,8 @@ public sealed class LogOutline
             return false;
         _count++;
         _blocks[BlockOf(logIndex)][Tile.Width + (int)(logIndex % Tile.Width)] = hash;
+        if (_remembered is not null)
+            _encoded.Add(_remembered(logIndex) is { } known && known.Span.SequenceEqual(encoded) ? known : encoded.ToArray());
         if (_tile is null || logIndex >= _tile.To)
             _tile = _tiles.GetValueOrDefault((0, logIndex / Tile.Width));
         if (_tile is null)
@@ -192,7 +200,7 @@ public sealed class LogOutline
             LastRecordedAt = step.RecordedAt;
         }
         if (!_chains.TryGetValue(step.Key, out var chain))
-            _chains[step.Key] = chain = new ChainStretch(step, hash, start);
+            _chains[step.Key] = chain = new ChainStretch(step, hash, start, From + _count - 1);
         else if (!chain.TryFollow(step, hash))
             _isSpoilt = true;
         if (snapshot is { } carried)
@@ -207,15 +215,18 @@ public sealed class ChainStretch
     private readonly List<CarriedSnapshot> _snapshots = [];
     private long _firstEpoch;
 
-    internal ChainStretch(in ChainStep first, Hash hash, ChainStart? start)
+    internal ChainStretch(in ChainStep first, Hash hash, ChainStart? start, long logIndex)
     {
-        (_first, Start) = (first, start);
+        (_first, Start, FirstLogIndex) = (first, start, logIndex);
         Take(first, hash);
     }
 
     public WorkflowKey Key => _first.Key;
 
     public long FirstSequence => _first.Sequence;
+
+    /// <summary>Where its first record here is in the log.</summary>
+    public long FirstLogIndex { get; }
 
     /// <summary>Where the chain stands after its last record here; its lease_epoch is the highest here.</summary>
     public ChainPoint Last { get; private set; }
@@ -226,7 +237,7 @@ public sealed class ChainStretch
     /// <summary>Its last record here that carries a snapshot; 0 for none.</summary>
     public long CheckpointSequence { get; private set; }
 
-    /// <summary>The snapshots that are carried here. One that several records carry, one after the other, is named by the first.</summary>
+    /// <summary>The snapshots that are carried here, by each record that carries one.</summary>
     public IReadOnlyList<CarriedSnapshot> Snapshots => _snapshots;
 
     /// <summary>Adds the record that comes next; or not, where it does not follow.</summary>
@@ -242,11 +253,7 @@ public sealed class ChainStretch
     internal bool Follows(in ChainPoint? before) =>
         IsAfter(_first, before) && (_firstEpoch == 0 || _firstEpoch >= (before?.LeaseEpoch ?? 0));
 
-    internal void Carry(in CarriedSnapshot snapshot)
-    {
-        if (_snapshots.Count == 0 || _snapshots[^1].Sha256 != snapshot.Sha256 || _snapshots[^1].Size != snapshot.Size)
-            _snapshots.Add(snapshot);
-    }
+    internal void Carry(in CarriedSnapshot snapshot) => _snapshots.Add(snapshot);
 
     private void Take(in ChainStep step, Hash hash)
     {

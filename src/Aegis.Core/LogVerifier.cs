@@ -11,20 +11,20 @@ public sealed class LogVerifier
     private const int ChainsMax = 16_384;
 
     private readonly Func<LogHeadRow, LogHead?> _check;
-    private readonly Func<long, ReadOnlyMemory<byte>?> _remembered;
+    private readonly Func<long, ReadOnlyMemory<byte>?>? _remembered;
     private readonly Dictionary<WorkflowKey, ChainPoint> _chains = [];
     private MerkleFrontier _frontier;
     private long _lastRecordedAt;
 
     /// <param name="start">The tree up to where verification begins, vouched for by a signed head.</param>
     /// <param name="check">The head that a stored note says under a valid signature of the log's key, or null.</param>
-    /// <param name="remembered">The encoded record of a log_index where the caller knows it, else null.</param>
+    /// <param name="remembered">The encoded record of a log_index where the caller knows it, else null. Whoever gives it remembers.</param>
     public LogVerifier(MerkleFrontier start, Func<LogHeadRow, LogHead?> check,
         Func<long, ReadOnlyMemory<byte>?>? remembered = null)
     {
         _frontier = start;
         _check = check;
-        _remembered = remembered ?? (_ => null);
+        _remembered = remembered;
     }
 
     /// <summary>How far it has come: the log_index of the next record.</summary>
@@ -41,7 +41,7 @@ public sealed class LogVerifier
     /// whatever thread this is called on.
     /// </summary>
     public LogOutline Outline(long from, long to, IReadOnlyList<LogHeadRow> heads, IReadOnlyList<LogTileRow> tiles) =>
-        new(from, to, heads, tiles, _check);
+        new(from, to, heads, tiles, _check, _remembered);
 
     /// <summary>The records, of those before a page, that the chains in it go on from and that are not known any more.</summary>
     public IReadOnlyList<(WorkflowKey Key, long Sequence)> Wanted(IEnumerable<RecordVote> records)
@@ -56,9 +56,9 @@ public sealed class LogVerifier
         return wanted;
     }
 
-    /// <summary>The same of a page that was only looked at.</summary>
-    public IReadOnlyList<(WorkflowKey Key, long Sequence)> Wanted(LogOutline outline) =>
-        [.. outline.Chains.Where(c => c.FirstSequence > 1 && !_chains.ContainsKey(c.Key)).Select(c => (c.Key, c.FirstSequence - 1))];
+    /// <summary>The same of the chains of a page that was only looked at.</summary>
+    public IReadOnlyList<(WorkflowKey Key, long Sequence)> Wanted(IEnumerable<ChainStretch> chains) =>
+        [.. chains.Where(c => c.FirstSequence > 1 && !_chains.ContainsKey(c.Key)).Select(c => (c.Key, c.FirstSequence - 1))];
 
     /// <summary>
     /// What the page that comes next gives where all of it is in order; null where it has to be verified record by record, since
@@ -97,7 +97,7 @@ public sealed class LogVerifier
 
     /// <summary>Verifies the page that comes next; changes nothing, so that a page that was found wanting can be read again.</summary>
     public LogFindings Verify(LogPage page) =>
-        new LogPass(page, _frontier, _check, _remembered, Chain, _lastRecordedAt).Run();
+        new LogPass(page, _frontier, _check, _remembered ?? (_ => null), Chain, _lastRecordedAt).Run();
 
     /// <summary>Goes on behind a page.</summary>
     public void Advance(LogFindings findings)

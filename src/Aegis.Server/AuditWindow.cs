@@ -10,7 +10,6 @@ namespace Aegis.Server;
 internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
 {
     private readonly Dictionary<long, Known> _records = [];
-    private readonly Dictionary<long, (string Note, LogHead Head)> _heads = [];
     private readonly List<MerkleFrontier> _steps = [];
     private MerkleFrontier _start = start;
     private long _lookedAt;
@@ -31,8 +30,10 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
     {
         _lookedAt = size;
         _steps.Clear();
-        var verifier = new LogVerifier(_start.Clone(), Check, index => _records.TryGetValue(index, out var known) ? known.Encoded : null);
-        return new LogRun(store, verifier) { LinksFrom = Size, GoodHeads = GoodHeads };
+        // One page at a time: nothing is remembered while a page is compared with it.
+        var verifier = new LogVerifier(_start.Clone(), row => signer.Verify(row.SignedNote),
+            index => _records.TryGetValue(index, out var known) ? known.Encoded : null);
+        return new LogRun(store, verifier) { LinksFrom = Size, GoodHeads = GoodHeads, ByOutline = true };
     }
 
     /// <summary>Remembers what was verified.</summary>
@@ -42,14 +43,23 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         foreach (var vote in step.Page.Records)
         {
             var place = vote.Stored.LogIndex - findings.From;
-            if (place < 0 || place >= findings.Leaves.Count || !vote.IsSound || findings.Leaves[(int)place] != vote.Hash)
-                continue;
-            if (_records.TryGetValue(vote.Stored.LogIndex, out var known))
-                known.GoodAt = _lookedAt;
-            else
-                _records[vote.Stored.LogIndex] = new Known(vote.Stored.Encoded) { GoodAt = _lookedAt };
+            if (place >= 0 && place < findings.Leaves.Count && vote.IsSound && findings.Leaves[(int)place] == vote.Hash)
+                Remember(vote.Stored.LogIndex, vote.Stored.Encoded);
+        }
+        if (step.Page.Outline is { } outline)
+        {
+            for (var i = 0; i < outline.Encoded.Count; i++)
+                Remember(outline.From + i, outline.Encoded[i]);
         }
         _steps.Add(run.Frontier);
+    }
+
+    private void Remember(long index, ReadOnlyMemory<byte> encoded)
+    {
+        if (_records.TryGetValue(index, out var known))
+            known.GoodAt = _lookedAt;
+        else
+            _records[index] = new Known(encoded) { GoodAt = _lookedAt };
     }
 
     /// <summary>Lets go of what lies further back than wanted. The window begins where a page, and so a head, ended.</summary>
@@ -61,8 +71,6 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         _start = start;
         foreach (var index in _records.Keys.Where(i => i < From).ToList())
             _records.Remove(index);
-        foreach (var head in _heads.Keys.Where(s => s <= From).ToList())
-            _heads.Remove(head);
         if (GoodHeads.Count > 4 * records)
             GoodHeads.Clear();
     }
@@ -72,17 +80,6 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         violation.LogIndex is { } index ? _records.GetValueOrDefault(index)?.GoodAt ?? 0
         : GoodHeads.ContainsKey(violation.Key) ? Size
         : 0;
-
-    /// <summary>A note that was found to be signed need not be checked again while it stays the same.</summary>
-    private LogHead? Check(LogHeadRow row)
-    {
-        if (_heads.TryGetValue(row.Size, out var known) && known.Note == row.SignedNote)
-            return known.Head;
-        if (signer.Verify(row.SignedNote) is not { } head)
-            return null;
-        _heads[row.Size] = (row.SignedNote, head);
-        return head;
-    }
 
     private sealed class Known(ReadOnlyMemory<byte> encoded)
     {

@@ -88,7 +88,7 @@ public sealed partial class Auditor
             violations.AddRange(step.Violations);
             var broken = step.Violations.Select(v => v.Key).ToHashSet();
             violations.AddRange(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));
-            violations.AddRange(await run.CheckSnapshotsAsync(step, cancellationToken));
+            violations.AddRange(await run.CheckSnapshotsAsync(step.Carried, cancellationToken));
             break;
         }
         if (run.Size < head.Size)
@@ -138,7 +138,7 @@ public sealed partial class Auditor
 
     private void Begin(MerkleFrontier start, ScrubPosition position)
     {
-        _scrub = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote)));
+        _scrub = new LogRun(store, new LogVerifier(start, row => signer.Verify(row.SignedNote))) { ByOutline = true };
         (_part, _afterWorkflow, _afterSnapshot) = (ScrubPart.Log, WorkflowKey.None, null);
         _position = position with { Position = start.Size, Size = start.Size, Root = start.Root };
     }

@@ -20,7 +20,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     // them again takes a small share of the server's time.
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1.5);
     private static readonly TimeSpan IntervalMax = TimeSpan.FromSeconds(3.2);
-    private const int RoundShare = 20;
+    private const int RoundShare = 40;
     private static readonly TimeSpan Patience = TimeSpan.FromMilliseconds(50);
 
     // All of the window's snapshots where they are small; else some in each round, one after the other.
@@ -106,7 +106,7 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             await TellAsync(step.Violations);
-            carried.AddRange(step.Carried);
+            carried.AddRange(step.Carried.OrderBy(s => s.LogIndex));
             window.Take(run, step);
         }
         await TellAsync(await run.CheckHeadsAsync(isEnd: true, broken, cancellationToken));

@@ -47,7 +47,7 @@ public sealed partial class IntegrityService
         {
             var step = await run.JudgeAsync(page, cancellationToken);
             await TellAsync(step.Violations);
-            await TellAsync(await run.CheckSnapshotsAsync(step, cancellationToken));
+            await TellAsync(await run.CheckSnapshotsAsync(step.Carried, cancellationToken));
             var isEnd = run.Size >= verification.To;
             if (isEnd || run.Size - verification.ToldSize >= ProgressRecords || time.GetElapsedTime(toldAt) >= ProgressInterval)
             {

@@ -7,6 +7,12 @@ namespace Aegis.Server;
 /// <summary>The key of the log. Several servers of one log share the file.</summary>
 public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) : IDisposable
 {
+    // As many as the audit looks at again and again; the notes before them wait to be asked for once more, or are let go.
+    private const int NotesKept = Auditor.WindowRecords;
+
+    private readonly Lock _notesLock = new();
+    private Dictionary<string, LogHead> _notes = [];
+    private Dictionary<string, LogHead> _notesBefore = [];
     private SigningKey? _key;
     private volatile SealedHead? _demanded;
 
@@ -15,7 +21,12 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     /// <summary>The key that verifies what is signed under the name of a log or of one of its generations.</summary>
     public VerifierKey VerifierKey(string logId) => Key.VerifierKey(logId);
 
-    public string Sign(LogHead head) => Key.Sign(head);
+    public string Sign(LogHead head)
+    {
+        var note = Key.Sign(head);
+        Remember(note, head);
+        return note;
+    }
 
     public string Sign(WorkflowStatement statement) => Key.Sign(statement.LogId, statement.Text);
 
@@ -29,11 +40,16 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     /// <summary>Signs any other note of this log, such as how far its audit has come.</summary>
     public string Sign(string logId, string text) => Key.Sign(logId, text);
 
-    /// <summary>The head that a note says, if this log's key has signed it.</summary>
+    /// <summary>The head that a note says, if this log's key has signed it: what was signed here is not verified once more.</summary>
     public LogHead? Verify(string note)
     {
+        if (Remembered(note) is { } known)
+            return known;
         var said = SignedNote.TryParse(note) is { } signed ? LogHead.TryParse(signed.Text) : null;
-        return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
+        var head = said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
+        if (head is not null)
+            Remember(note, head);
+        return head;
     }
 
     /// <summary>
@@ -85,6 +101,28 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     }
 
     public void Dispose() => _key?.Dispose();
+
+    private LogHead? Remembered(string note)
+    {
+        LogHead? head;
+        lock (_notesLock)
+        {
+            if (_notes.TryGetValue(note, out head) || !_notesBefore.TryGetValue(note, out head))
+                return head;
+        }
+        Remember(note, head);
+        return head;
+    }
+
+    private void Remember(string note, LogHead head)
+    {
+        lock (_notesLock)
+        {
+            if (_notes.Count >= NotesKept)
+                (_notesBefore, _notes) = (_notes, []);
+            _notes[note] = head;
+        }
+    }
 
     private SigningKey Read(bool mayCreate)
     {

@@ -61,25 +61,6 @@ public sealed partial class LogRun
     private Task<bool> IsImportingAsync(WorkflowKey key, CancellationToken cancellationToken) =>
         Store.IsImportUnderWayAsync(key, _end, cancellationToken);
 
-    /// <summary>Compares the bytes of a page's snapshots with the records that carry them.</summary>
-    public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(LogStep step, CancellationToken cancellationToken)
-    {
-        if (step.Page.Outline is null)
-            return await CheckSnapshotsAsync(step.Carried, cancellationToken);
-        var isInOrder = true;
-        foreach (var some in AtOnce(step.Carried))
-        {
-            var found = await HashAsync(some, cancellationToken);
-            SnapshotsVerified += found.Count;
-            isInOrder &= some.TrueForAll(s => ProblemOf(s, found) is null);
-        }
-        if (isInOrder)
-            return [];
-        // Each record that carries what is altered is told.
-        var page = await ReadAsync(step.Findings.From, step.Findings.To, cancellationToken);
-        return await CheckSnapshotsAsync(LogStep.CarriedIn(page), cancellationToken);
-    }
-
     /// <summary>Compares the bytes of snapshots with the records that carry them.</summary>
     public async Task<IReadOnlyList<Violation>> CheckSnapshotsAsync(
         IEnumerable<CarriedSnapshot> carried, CancellationToken cancellationToken)

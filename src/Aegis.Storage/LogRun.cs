@@ -12,8 +12,8 @@ namespace Aegis.Storage;
 /// <param name="verifier">What goes along the log.</param>
 public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
 {
-    // Most of a log is in order, and larger pages are read in fewer round trips.
-    private const int RecordsPerOutline = 8192;
+    // Larger pages are read in fewer round trips.
+    private const int RecordsPerLargePage = 8192;
 
     // Where heads are missing, the distance over which the next one is looked for.
     private const int RecordsPerPageMax = 16_384;
@@ -38,7 +38,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     public static LogRun OnAllCores(ILedgerStore store, LogVerifier verifier) => new(store, verifier)
     {
         PagesAtOnce = Environment.ProcessorCount + 1,
-        RecordsPerPage = RecordsPerOutline,
+        RecordsPerPage = RecordsPerLargePage,
         ByOutline = true,
     };
 
@@ -153,7 +153,8 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
     /// <summary>Goes on behind a page if all of it is in order.</summary>
     private async Task<LogStep?> FollowAsync(LogPage page, LogOutline outline, CancellationToken cancellationToken)
     {
-        if (verifier.Verify(outline, await BeforeAsync(verifier.Wanted(outline), cancellationToken)) is not { } findings)
+        var wanted = verifier.Wanted(outline.Chains.Where(c => c.FirstLogIndex >= LinksFrom));
+        if (verifier.Verify(outline, await BeforeAsync(wanted, cancellationToken)) is not { } findings)
             return null;
         verifier.Advance(findings);
         BytesRead += outline.Bytes + BytesOf(page.Tiles);
@@ -319,14 +320,8 @@ internal sealed record Witnesses(ChainStart Start, ChainPoint Last, long Checkpo
 /// <summary>One page, what came out of it, and what is wrong in it.</summary>
 public sealed record LogStep(LogPage Page, LogFindings Findings, IReadOnlyList<Violation> Violations)
 {
-    /// <summary>
-    /// The snapshots that its records describe, as they are vouched for; of an outline those of <see cref="ChainStretch.Snapshots"/>.
-    /// </summary>
+    /// <summary>The snapshots that its records describe, as they are vouched for; of an outline chain by chain.</summary>
     public IEnumerable<CarriedSnapshot> Carried => Page.Outline is { } outline
         ? outline.Chains.SelectMany(c => c.Snapshots)
-        : CarriedIn(Page);
-
-    /// <summary>The snapshots of the records of a page, one by one.</summary>
-    public static IEnumerable<CarriedSnapshot> CarriedIn(LogPage page) =>
-        page.Records.Where(v => v.IsSound && v.Record.Snapshot is not null).Select(v => CarriedSnapshot.Of(v.Stored));
+        : Page.Records.Where(v => v.IsSound && v.Record.Snapshot is not null).Select(v => CarriedSnapshot.Of(v.Stored));
 }
