@@ -92,22 +92,6 @@ public sealed class LogOutline
         Bytes += record.Encoded.Length + record.Actor.Length + record.Principal.Length + record.Reason.Length + StoredRecord.FieldBytes;
     }
 
-    /// <summary>The same from a store that reads records with their texts.</summary>
-    public void Add(RecordVote vote)
-    {
-        var (stored, record) = (vote.Stored, vote.Record);
-        _isSpoilt |= !vote.IsSound || vote.Parts.Count > 0;
-        if (_isSpoilt || !IsInItsPlace(stored.LogIndex, vote.Hash, stored.Encoded.Span))
-        {
-            _isSpoilt = true;
-            return;
-        }
-        Follow(ChainStep.Of(record), vote.Hash, record.LogId == Head.LogId,
-            record.Snapshot is null ? null : CarriedSnapshot.Of(stored),
-            record.Sequence == 1 ? ChainStart.Of(record, stored.LogIndex) : null);
-        Bytes += stored.SizeEstimate();
-    }
-
     /// <summary>No more records come. What is left to hash is hashed: the work of the thread that read them.</summary>
     public void Complete()
     {

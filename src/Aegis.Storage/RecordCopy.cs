@@ -103,43 +103,12 @@ internal sealed class RecordCopy(RawRecordHandler take)
             ranges[column] = at..(at + length);
             at += length;
         }
-        take(Record(new Row(bytes, ranges)));
+        take(RawRow.ToRecord(new Row(bytes, ranges)));
         _start += at;
         return Taken.Row;
     }
 
-    private static RawRecord Record(Row row) => new()
-    {
-        LogIndex = row.Integer(0),
-        LogId = row[1],
-        Namespace = row[2],
-        WorkflowId = row[3],
-        Sequence = row.Integer(4),
-        Kind = row.Integer(5),
-        WorkflowType = row[6],
-        FromState = row[7],
-        ToState = row[8],
-        Status = row.Integer(9),
-        RequestId = row[10],
-        RequestKey = row[11],
-        LeaseEpoch = row.Integer(12),
-        OccurredAt = row.Integer(13),
-        RecordedAt = row.Integer(14),
-        PersonSalt = row.Salt(15),
-        Actor = row[16],
-        Principal = row[17],
-        ContentSalt = row.Salt(18),
-        Reason = row[19],
-        Metadata = row.Metadata(20),
-        SnapshotSalt = row.Salt(21),
-        SnapshotContentType = row[22],
-        SnapshotSize = row.Integer(23),
-        SnapshotSha256 = row.Hash(24),
-        Hash = row.Hash(25),
-        Encoded = row[26],
-    };
-
-    private readonly ref struct Row(ReadOnlySpan<byte> bytes, ReadOnlySpan<Range> columns)
+    private readonly ref struct Row(ReadOnlySpan<byte> bytes, ReadOnlySpan<Range> columns) : IRawRow
     {
         private readonly ReadOnlySpan<byte> _bytes = bytes;
         private readonly ReadOnlySpan<Range> _columns = columns;
@@ -151,15 +120,6 @@ internal sealed class RecordCopy(RawRecordHandler take)
             ? BinaryPrimitives.ReadInt64BigEndian(bytes)
             : bytes.Length == sizeof(short) ? BinaryPrimitives.ReadInt16BigEndian(bytes) : 0;
 
-        /// <summary>
-        /// Null for NULL. One of another length was altered; what it becomes matches nothing.
-        /// </summary>
-        public Bytes16? Salt(int column) => IsNull(column) ? null : this[column] is var bytes && bytes.Length == Bytes16.Size
-            ? new Bytes16(bytes)
-            : default(Bytes16);
-
-        public Hash Hash(int column) => HashBytes.One(this[column]);
-
         /// <summary>A jsonb: the version of its form, which is 1, and the text.</summary>
         public Metadata Metadata(int column)
         {
@@ -170,7 +130,7 @@ internal sealed class RecordCopy(RawRecordHandler take)
         }
 
         /// <summary>The length before a NULL is -1.</summary>
-        private bool IsNull(int column) =>
+        public bool IsNull(int column) =>
             BinaryPrimitives.ReadInt32BigEndian(_bytes[(_columns[column].Start.Value - sizeof(int))..]) < 0;
     }
 }

@@ -1,7 +1,9 @@
+using System.Text;
 using System.Text.Json;
 using Aegis.Core;
 using Dapper;
 using Microsoft.Data.Sqlite;
+using SQLitePCL;
 
 namespace Aegis.Storage;
 
@@ -10,19 +12,24 @@ public sealed partial class SqliteLedgerStore
 {
     public Task<IReadOnlyList<RecordVote>> ReadLogAsync(long fromLogIndex, long toLogIndex, int limit,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<RecordVote>>(connection =>
-        [.. Log(connection, fromLogIndex, toLogIndex, limit).Select(RecordVote.Of)]);
+    {
+        using var command = LogCommand(connection, fromLogIndex, toLogIndex, limit);
+        return [.. Records(command).Select(RecordVote.Of)];
+    });
 
     public Task<LogOutline> ReadOutlineAsync(Func<LogOutline> begin, CancellationToken cancellationToken) => ReadAsync(connection =>
     {
         var outline = begin();
-        foreach (var stored in Log(connection, outline.From, outline.To, outline.RowsMax))
-            outline.Add(RecordVote.Of(stored));
+        using var command = LogCommand(connection, outline.From, outline.To, outline.RowsMax);
+        using var reader = command.ExecuteReader();
+        while (reader.Read())
+            outline.Add(RawRow.ToRecord(new SqliteRow(reader.Handle!)));
         return outline;
     });
 
-    private static IReadOnlyList<StoredRecord> Log(SqliteConnection connection, long fromLogIndex, long toLogIndex, int limit)
+    private static SqliteCommand LogCommand(SqliteConnection connection, long fromLogIndex, long toLogIndex, int limit)
     {
-        using var command = connection.CreateCommand();
+        var command = connection.CreateCommand();
         command.CommandText =
             """
             SELECT
@@ -37,7 +44,7 @@ public sealed partial class SqliteLedgerStore
         command.Parameters.AddWithValue("$from", fromLogIndex);
         command.Parameters.AddWithValue("$to", toLogIndex);
         command.Parameters.AddWithValue("$limit", limit);
-        return Records(command);
+        return command;
     }
 
     public Task<IReadOnlyList<StoredRecord>> ReadRecordsAsync(IReadOnlyCollection<(WorkflowKey Key, long Sequence)> places,
@@ -251,5 +258,21 @@ public sealed partial class SqliteLedgerStore
         while (reader.Read())
             records.Add(RecordRow.Read(reader));
         return records;
+    }
+
+    /// <summary>The row that a statement stands at, in SQLite's own memory until it goes on.</summary>
+    private readonly ref struct SqliteRow(sqlite3_stmt statement) : IRawRow
+    {
+        private readonly sqlite3_stmt _statement = statement;
+
+        public ReadOnlySpan<byte> this[int column] => raw.sqlite3_column_blob(_statement, column);
+
+        public bool IsNull(int column) => raw.sqlite3_column_type(_statement, column) == raw.SQLITE_NULL;
+
+        public long Integer(int column) => raw.sqlite3_column_int64(_statement, column);
+
+        public Metadata Metadata(int column) => this[column] is var json && (json.IsEmpty || json.SequenceEqual("{}"u8))
+            ? Core.Metadata.Empty
+            : MetadataJson.Read(Encoding.UTF8.GetString(json));
     }
 }
