@@ -1,3 +1,6 @@
+using Aegis.Core;
+using Grpc.Core;
+
 namespace Aegis.Server;
 
 /// <summary>
@@ -24,6 +27,21 @@ public sealed class Drain(StoreMonitor monitor, ServerOptions options, ILogger<D
     /// stream, and the caller would not hear why it ended: so it is delivered, unless the caller does not read at all.
     /// </summary>
     public CancellationToken Cutting => _cutting.Token;
+
+    /// <summary>Runs a stream that goes on until its caller has had enough, or the drain window is over.</summary>
+    /// <exception cref="RefusalException">SHUTTING_DOWN when the window was over first.</exception>
+    public async Task StreamAsync(ServerCallContext context, Func<CancellationToken, Task> stream)
+    {
+        using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, Closing);
+        try
+        {
+            await stream(ending.Token);
+        }
+        catch (OperationCanceledException) when (Closing.IsCancellationRequested)
+        {
+            throw new RefusalException(Ledger.ShuttingDown);
+        }
+    }
 
     /// <summary>Called before any service of the host is stopped, Kestrel among them.</summary>
     public async Task StoppingAsync(CancellationToken cancellationToken)

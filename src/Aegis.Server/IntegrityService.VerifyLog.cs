@@ -13,8 +13,11 @@ public sealed partial class IntegrityService
     private const long ProgressRecords = 50_000;
     private static readonly TimeSpan ProgressInterval = TimeSpan.FromMilliseconds(400);
 
-    public override async Task VerifyLog(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
-        ServerCallContext context)
+    public override Task VerifyLog(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
+        ServerCallContext context) => drain.StreamAsync(context, ending => VerifyLogAsync(request, responseStream, ending));
+
+    private async Task VerifyLogAsync(Pb.VerifyLogRequest request, IServerStreamWriter<Pb.VerifyLogResponse> responseStream,
+        CancellationToken cancellationToken)
     {
         var fields = new Fields();
         var from = fields.Integer("from_log_index", request.FromLogIndex);
@@ -23,15 +26,15 @@ public sealed partial class IntegrityService
             fields.Wrong("from_log_index", "must not be larger than to_log_index");
         fields.Check();
 
-        var place = await reads.CurrentAsync(0, context.CancellationToken);
+        var place = await reads.CurrentAsync(0, cancellationToken);
         // A newest head that nobody signed is a finding, and no reason to look no further.
-        var head = await place.HeadAsync(context.CancellationToken) ?? throw new RefusalException(StatusMapping.StoreUnavailable);
+        var head = await place.HeadAsync(cancellationToken) ?? throw new RefusalException(StatusMapping.StoreUnavailable);
         to = SizeWithin(to, head.Size, "to_log_index");
         if (from > to)
             SizeWithin(from, to, "from_log_index");
         var verification = new LogVerification(from, to, head.Size);
-        await RunAsync(verification, place, responseStream, context.CancellationToken);
-        await responseStream.WriteAsync(new Pb.VerifyLogResponse { Summary = verification.Summary() }, context.CancellationToken);
+        await RunAsync(verification, place, responseStream, cancellationToken);
+        await responseStream.WriteAsync(new Pb.VerifyLogResponse { Summary = verification.Summary() }, cancellationToken);
     }
 
     /// <summary>All cores read pages and hash their records, while one follows chains and tree and answers.</summary>

@@ -10,7 +10,7 @@ using Pb = Aegis.V1;
 /// <summary>Checks that nobody rewrote what was recorded.</summary>
 public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, LogSigner signer,
     SignerMemory memory, LogProofs proofs, Findings findings, Repairer repairer, ProvenBackups backups, Reads reads,
-    TimeProvider time)
+    Drain drain, TimeProvider time)
     : Pb.IntegrityService.IntegrityServiceBase
 {
     private const int PageSize = 500;

@@ -92,15 +92,7 @@ public sealed partial class RecoveryService(
         };
         fields.Check();
 
-        using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, drain.Closing);
-        try
-        {
-            await ResumePendingAsync(pending, responseStream, ending.Token);
-        }
-        catch (OperationCanceledException) when (drain.Closing.IsCancellationRequested)
-        {
-            throw new RefusalException(Ledger.ShuttingDown);
-        }
+        await drain.StreamAsync(context, ending => ResumePendingAsync(pending, responseStream, ending));
     }
 
     public override async Task<Pb.RenewLeasesResponse> RenewLeases(
@@ -150,33 +142,13 @@ public sealed partial class RecoveryService(
         return new Pb.ReleaseLeasesResponse();
     }
 
-    public override async Task ExportWorkflows(Pb.ExportWorkflowsRequest request,
-        IServerStreamWriter<Pb.ExportWorkflowsResponse> responseStream, ServerCallContext context)
-    {
-        using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, drain.Closing);
-        try
-        {
-            await exporter.ExportAsync(request, responseStream, ending.Token);
-        }
-        catch (OperationCanceledException) when (drain.Closing.IsCancellationRequested)
-        {
-            throw new RefusalException(Ledger.ShuttingDown);
-        }
-    }
+    public override Task ExportWorkflows(Pb.ExportWorkflowsRequest request,
+        IServerStreamWriter<Pb.ExportWorkflowsResponse> responseStream, ServerCallContext context) =>
+        drain.StreamAsync(context, ending => exporter.ExportAsync(request, responseStream, ending));
 
-    public override async Task ImportWorkflows(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
-        IServerStreamWriter<Pb.ImportWorkflowsResponse> responseStream, ServerCallContext context)
-    {
-        using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, drain.Closing);
-        try
-        {
-            await importer.ImportAsync(requestStream, responseStream, ending.Token);
-        }
-        catch (OperationCanceledException) when (drain.Closing.IsCancellationRequested)
-        {
-            throw new RefusalException(Ledger.ShuttingDown);
-        }
-    }
+    public override Task ImportWorkflows(IAsyncStreamReader<Pb.ImportWorkflowsRequest> requestStream,
+        IServerStreamWriter<Pb.ImportWorkflowsResponse> responseStream, ServerCallContext context) =>
+        drain.StreamAsync(context, ending => importer.ImportAsync(requestStream, responseStream, ending));
 
     private static List<(WorkflowKey, long)> Leases(
         Fields fields, string @namespace, IReadOnlyCollection<Pb.LeaseReference> leases)

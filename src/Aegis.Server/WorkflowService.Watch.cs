@@ -14,19 +14,9 @@ public sealed partial class WorkflowService
     /// <summary>How long a watch is silent at most, and how often a slow one tells where it is.</summary>
     private static readonly TimeSpan ProgressInterval = TimeSpan.FromSeconds(10);
 
-    public override async Task WatchRecords(Pb.WatchRecordsRequest request,
-        IServerStreamWriter<Pb.WatchRecordsResponse> responseStream, ServerCallContext context)
-    {
-        using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.CancellationToken, drain.Closing);
-        try
-        {
-            await WatchAsync(request, responseStream, ending.Token);
-        }
-        catch (OperationCanceledException) when (drain.Closing.IsCancellationRequested)
-        {
-            throw new RefusalException(Ledger.ShuttingDown);
-        }
-    }
+    public override Task WatchRecords(Pb.WatchRecordsRequest request,
+        IServerStreamWriter<Pb.WatchRecordsResponse> responseStream, ServerCallContext context) =>
+        drain.StreamAsync(context, ending => WatchAsync(request, responseStream, ending));
 
     private async Task WatchAsync(Pb.WatchRecordsRequest request,
         IServerStreamWriter<Pb.WatchRecordsResponse> responseStream, CancellationToken cancellationToken)

@@ -157,22 +157,33 @@ public sealed partial class SqliteLedgerStore
             """,
             new { after.Namespace, after.WorkflowId, limit }).Select(row => row.ToWorkflow())]);
 
-    /// <summary>One at a time, so that no more than one snapshot is in memory.</summary>
+    /// <summary>
+    /// One at a time, so that no more than one snapshot is in memory, and all by one statement in one transaction: to compile the one
+    /// and to begin and end the other takes longer than what is looked for.
+    /// </summary>
     public Task<IReadOnlyList<SnapshotHash>> HashSnapshotsAsync(IReadOnlyCollection<(WorkflowKey Key, Hash Sha256)> snapshots,
         CancellationToken cancellationToken) => ReadAsync<IReadOnlyList<SnapshotHash>>(connection =>
     {
+        using var transaction = connection.BeginTransaction(deferred: true);
+        using var command = connection.CreateCommand();
+        command.Transaction = transaction;
+        command.CommandText =
+            """
+            SELECT content
+            FROM snapshot
+            WHERE namespace = $namespace AND workflow_id = $id AND sha256 = $sha256
+            """;
+        var (@namespace, id, hash) = (command.Parameters.Add("$namespace", SqliteType.Text),
+            command.Parameters.Add("$id", SqliteType.Text), command.Parameters.Add("$sha256", SqliteType.Blob));
         var hashes = new List<SnapshotHash>();
         foreach (var (key, sha256) in snapshots)
         {
-            var content = connection.QuerySingleOrDefault<byte[]>(
-                """
-                SELECT content
-                FROM snapshot
-                WHERE namespace = @Namespace AND workflow_id = @WorkflowId AND sha256 = @sha256
-                """,
-                new { key.Namespace, key.WorkflowId, sha256 = sha256.ToArray() });
-            if (content is not null)
-                hashes.Add(new SnapshotHash(key, sha256, Hash.Of(content), content.Length));
+            (@namespace.Value, id.Value, hash.Value) = (key.Namespace, key.WorkflowId, sha256.ToArray());
+            using var reader = command.ExecuteReader();
+            if (!reader.Read())
+                continue;
+            var content = new SqliteRow(reader.Handle!)[0];
+            hashes.Add(new SnapshotHash(key, sha256, Hash.Of(content), content.Length));
         }
         return hashes;
     });

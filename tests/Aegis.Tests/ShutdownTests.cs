@@ -1,6 +1,8 @@
 using Aegis.Server;
+using Dapper;
 using Grpc.Core;
 using Grpc.Health.V1;
+using Npgsql;
 using static Grpc.Health.V1.HealthCheckResponse.Types;
 
 namespace Aegis.Tests;
@@ -107,6 +109,30 @@ public sealed class ShutdownTests
                 Assert.That(delivered, Is.LessThan(100));
                 Assert.That(rest, Is.InRange(100 - delivered - 1, 100 - delivered), "What was not delivered was given back at once.");
             }
+        }
+        await PostgresCluster.DropDatabaseAsync(database);
+    }
+
+    [Test]
+    public async Task A_verification_of_the_log_ends_with_the_window()
+    {
+        var database = await PostgresCluster.CreateDatabaseAsync();
+        await using (var server = await ServerProcess.StartAsync(database, ("AEGIS_DRAIN_SECONDS", "0")))
+        await using (var locking = new NpgsqlConnection(database))
+        {
+            await locking.OpenAsync();
+            await using var transaction = await locking.BeginTransactionAsync();
+            await locking.ExecuteAsync("LOCK TABLE record IN ACCESS EXCLUSIVE MODE");
+            using var call = new Pb.IntegrityService.IntegrityServiceClient(server.Channel).VerifyLog(new Pb.VerifyLogRequest());
+            var ended = ErrorAssert.RefusedAsync(
+                () => call.ResponseStream.MoveNext(CancellationToken.None), "SHUTTING_DOWN", StatusCode.Unavailable);
+            await Task.Delay(500);
+            Assert.That(ended.IsCompleted, Is.False, "It reads what is locked.");
+
+            await server.SendAsync(Signal.Terminate);
+            await ended;
+
+            Assert.That(await server.ExitCodeAsync(), Is.Zero);
         }
         await PostgresCluster.DropDatabaseAsync(database);
     }
