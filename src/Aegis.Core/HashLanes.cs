@@ -8,7 +8,7 @@ namespace Aegis.Core;
 /// <summary>
 /// SHA-256 (FIPS 180-4) of sixteen messages at once, one in each lane of a vector. Verification hashes short messages by the million,
 /// and to call the system's SHA-256 takes several times longer than the hashing itself. This one decides nothing alone: where
-/// <see cref="Expect"/> is disappointed, the system's has the last word, and a mistake here cannot give a hash that was expected.
+/// <see cref="Expect(ReadOnlySpan{byte}, Hash)"/> is disappointed, the system's has the last word, and a mistake here cannot give a hash that was expected.
 /// Used by one task at a time.
 /// </summary>
 public sealed class HashLanes
@@ -45,36 +45,23 @@ public sealed class HashLanes
     public bool AreAsExpected { get; private set; } = true;
 
     /// <summary>A message that should have a hash: told once enough of them are together, or by <see cref="Complete"/>.</summary>
-    public void Expect(ReadOnlySpan<byte> message, Hash hash)
-    {
-        if (Room(message) is not { } waiting)
-        {
-            AreAsExpected &= Hash.Of(message) == hash;
-            return;
-        }
-        waiting.Put(message, hash);
-        if (waiting.Count == Lanes)
-            AreAsExpected &= waiting.Compare();
-    }
+    public void Expect(ReadOnlySpan<byte> message, Hash hash) => Expect(message, new Expected(hash, default));
 
     /// <summary>A message whose hash should begin so.</summary>
-    public void ExpectBeginning(ReadOnlySpan<byte> message, Bytes16 half)
-    {
-        if (Room(message) is not { } waiting)
-        {
-            AreAsExpected &= Hash.Of(message).BeginsWith(half);
-            return;
-        }
-        waiting.Put(message, half);
-        if (waiting.Count == Lanes)
-            AreAsExpected &= waiting.Compare();
-    }
+    public void ExpectBeginning(ReadOnlySpan<byte> message, Bytes16 half) => Expect(message, new Expected(default, half));
 
-    /// <summary>Where messages of this length wait; null for one that is too long to.</summary>
-    private Waiting? Room(ReadOnlySpan<byte> message)
+    private void Expect(ReadOnlySpan<byte> message, in Expected expected)
     {
         var blocks = (message.Length + PaddingBytes + BlockBytes - 1) / BlockBytes;
-        return blocks > BlocksMax ? null : _waiting[blocks] ??= new Waiting(blocks);
+        if (blocks > BlocksMax)
+        {
+            AreAsExpected &= expected.IsMet(Hash.Of(message));
+            return;
+        }
+        var waiting = _waiting[blocks] ??= new Waiting(blocks);
+        waiting.Put(message, expected);
+        if (waiting.Count == Lanes)
+            AreAsExpected &= waiting.Compare();
     }
 
     /// <summary>Looks at what is still waited for.</summary>
@@ -93,7 +80,7 @@ public sealed class HashLanes
         {
             children[2 * i].CopyTo(node[1..]);
             children[(2 * i) + 1].CopyTo(node[(1 + Hash.Size)..]);
-            _nodes.Put(node, Hash.Zero);
+            _nodes.Put(node, default);
             if (_nodes.Count < Lanes && i + 1 < children.Length / 2)
                 continue;
             var hashes = _nodes.Hashes();
@@ -101,32 +88,25 @@ public sealed class HashLanes
         }
     }
 
+    /// <summary>What a hash should be, or how it should begin.</summary>
+    private readonly record struct Expected(Hash Whole, Bytes16? Beginning)
+    {
+        public bool IsMet(Hash hash) => Beginning is { } half ? hash.BeginsWith(half) : hash == Whole;
+    }
+
     /// <summary>Up to sixteen messages of as many blocks.</summary>
     private sealed class Waiting(int blocks)
     {
         // Word by word, of each word that of the first message first.
         private readonly Vector512<uint>[] _words = new Vector512<uint>[blocks * WordsPerBlock];
-        private readonly Hash[] _expected = new Hash[Lanes];
-        // Of which only the first half is expected.
-        private readonly Bytes16?[] _halves = new Bytes16?[Lanes];
+        private readonly Expected[] _expected = new Expected[Lanes];
         private readonly Hash[] _hashes = new Hash[Lanes];
 
         public int Count { get; private set; }
 
-        public void Put(ReadOnlySpan<byte> message, Hash expected)
+        public void Put(ReadOnlySpan<byte> message, in Expected expected)
         {
-            (_expected[Count], _halves[Count]) = (expected, null);
-            Put(message);
-        }
-
-        public void Put(ReadOnlySpan<byte> message, Bytes16 half)
-        {
-            _halves[Count] = half;
-            Put(message);
-        }
-
-        private void Put(ReadOnlySpan<byte> message)
-        {
+            _expected[Count] = expected;
             var words = MemoryMarshal.Cast<Vector512<uint>, uint>(_words.AsSpan());
             var rest = message;
             var place = Count;
@@ -148,7 +128,7 @@ public sealed class HashLanes
             var hashes = Hashes();
             var areAsExpected = true;
             for (var i = 0; i < hashes.Length; i++)
-                areAsExpected &= _halves[i] is { } half ? hashes[i].BeginsWith(half) : hashes[i] == _expected[i];
+                areAsExpected &= _expected[i].IsMet(hashes[i]);
             return areAsExpected;
         }
 
