@@ -39,7 +39,7 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             return await DeletedAsync(key, place.Size, cancellationToken);
         if (head is null)
             violations.Add(WorkflowHeads.Gone(key));
-        if (await CheckForkAsync(head, place, cancellationToken) is { } forged)
+        if (await place.Store.CheckForkAsync(head, cancellationToken) is { } forged)
             violations.Add(forged);
         if (await place.Store.IsImportingAsync(head, cancellationToken))
         {
@@ -103,18 +103,6 @@ public sealed partial class IntegrityService(ILedgerStore store, Ledger ledger, 
             snapshots[part.Sha256] = actual;
         }
         verifier.AddSnapshot(record, actual);
-    }
-
-    /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
-    private static async Task<Violation?> CheckForkAsync(Workflow? head, ReadPlace place, CancellationToken cancellationToken)
-    {
-        if (head?.ForkedFrom is not { } fork)
-            return null;
-        var source = await place.Store.ReadChainAsync(new WorkflowKey(head.Key.Namespace, fork.WorkflowId), fork.Sequence,
-            descending: false, 1, cancellationToken);
-        if (source.Count == 0 || source[0].Record.Sequence != fork.Sequence || source[0].Hash == fork.Hash)
-            return null;
-        return WorkflowHeads.ForkedElsewhere(head.Key, fork, source[0].Hash);
     }
 
     private static Pb.VerifyWorkflowResponse ResponseOf(ChainVerifier verifier, IReadOnlyList<FoundViolation> violations, long logSize)

@@ -216,6 +216,21 @@ public partial interface ILedgerStore : IAsyncDisposable
     async Task<bool> IsImportingAsync(Workflow? head, CancellationToken cancellationToken) =>
         head is { Importing: true } && await IsImportUnderWayAsync(head.Key, long.MaxValue, cancellationToken);
 
+    /// <summary>
+    /// What is wrong with what a head says of the record that it was forked from: where that is here and in order, it has to have the
+    /// hash. One that was altered is told in its own place, and no head has to answer for it.
+    /// </summary>
+    async Task<Violation?> CheckForkAsync(Workflow? head, CancellationToken cancellationToken)
+    {
+        if (head?.ForkedFrom is not { } fork)
+            return null;
+        var place = (new WorkflowKey(head.Key.Namespace, fork.WorkflowId), fork.Sequence);
+        return await ReadRecordsAsync([place], cancellationToken) is [var source] && source.Record.Sequence == fork.Sequence
+            && RecordVote.Of(source) is { IsSound: true } vote && vote.Hash != fork.Hash
+            ? WorkflowHeads.ForkedElsewhere(head.Key, fork, vote.Hash)
+            : null;
+    }
+
     /// <summary>Records across workflows, by log_index.</summary>
     Task<IReadOnlyList<StoredRecord>> ListRecordsAsync(RecordFilter filter, long fromLogIndex, bool descending,
         int limit, CancellationToken cancellationToken);

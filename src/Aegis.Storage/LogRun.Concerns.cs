@@ -76,8 +76,10 @@ public sealed partial class LogRun
         var (waiting, bytes) = (new List<CarriedSnapshot>(), 0L);
         foreach (var snapshot in carried)
         {
+            // One that record after record carries is read once.
+            if (waiting.Count == 0 || (waiting[^1].Key, waiting[^1].Sha256) != (snapshot.Key, snapshot.Sha256))
+                bytes += snapshot.Size;
             waiting.Add(snapshot);
-            bytes += snapshot.Size;
             if (bytes < SnapshotBytesAtOnce && waiting.Count < KeysAtOnce)
                 continue;
             yield return waiting;
@@ -233,8 +235,7 @@ public sealed partial class LogRun
             if (head?.CheckpointSequence > checkpoint && !await IsThereAsync(key, head.CheckpointSequence, cancellationToken))
                 checkpoint = head.CheckpointSequence;
             var violation = WorkflowHeads.Check(key, head, newest.GetValueOrDefault(key), first.GetValueOrDefault(key), checkpoint);
-            if (violation is null && head?.ForkedFrom is { } fork)
-                violation = await CheckForkAsync(key, fork, cancellationToken);
+            violation ??= await Store.CheckForkAsync(head, cancellationToken);
             if (violation is null && head is { Importing: true } && !await Store.IsImportingAsync(head, cancellationToken))
                 violation = WorkflowHeads.NotImporting(key);
             if (violation is not null)
@@ -252,18 +253,6 @@ public sealed partial class LogRun
     private async Task<bool> IsThereAsync(WorkflowKey key, long sequence, CancellationToken cancellationToken) =>
         await Store.ReadRecordsAsync([(key, sequence)], cancellationToken) is [var record] && record.Record.Sequence == sequence
             && RecordVote.Of(record).IsSound;
-
-    /// <summary>A fork names a record of another workflow: where that is here, it has to have the hash.</summary>
-    private async Task<Violation?> CheckForkAsync(WorkflowKey key, ForkPoint fork, CancellationToken cancellationToken)
-    {
-        var place = (new WorkflowKey(key.Namespace, fork.WorkflowId), fork.Sequence);
-        if (await Store.ReadRecordsAsync([place], cancellationToken) is not [var source] || source.Record.Sequence != fork.Sequence
-            || RecordVote.Of(source) is not { IsSound: true } vote || vote.Hash == fork.Hash)
-        {
-            return null;
-        }
-        return WorkflowHeads.ForkedElsewhere(key, fork, vote.Hash);
-    }
 
     private static async Task<Dictionary<WorkflowKey, StoredRecord>> ByKeyAsync(
         IEnumerable<(WorkflowKey, long)> places,

@@ -175,6 +175,21 @@ public sealed class ForkTests(Database database)
         Assert.That((again.Replayed, again.Record), Is.EqualTo((true, first.Record)));
     }
 
+    [Test]
+    public async Task A_fork_does_not_answer_for_what_was_altered_in_its_source()
+    {
+        var id = await ChainAsync();
+        var fork = (await ForkAsync(id, 4)).Workflow.WorkflowId;
+        await Tampering.RunAsync(_server, "UPDATE record SET hash = @hash WHERE workflow_id = @id AND sequence = 4",
+            new { id, hash = Hash.Of("another"u8).ToArray() });
+
+        using (Assert.EnterMultipleScope())
+        {
+            Assert.That((await VerifyAsync(fork)).Violations, Is.Empty);
+            Assert.That((await VerifyAsync(id)).Violations, Is.Not.Empty);
+        }
+    }
+
     /// <summary>S1, S2 and S3 each with a snapshot, S4 without.</summary>
     private async Task<string> ChainAsync()
     {
