@@ -4,9 +4,9 @@ namespace Aegis.Core;
 
 /// <summary>
 /// What a page of the log comes to when everything in it is in order, which most pages are: told from the bytes of its records as
-/// they pass by, none of which is kept unless it is to be remembered. It only ever says that all is well. Where it does not, the page is read again, and
-/// <see cref="LogVerifier.Verify(LogPage)"/> tells what is wrong, or that nothing is: values that were erased are in order too.
-/// Used by one task at a time.
+/// they pass by, none of which is kept unless it is to be remembered. It only ever says that all is well. Where it does not, the
+/// page is read again, and <see cref="LogVerifier.Verify(LogPage)"/> tells what is wrong, or that nothing is: values that were
+/// erased are in order too. Used by one task at a time.
 /// </summary>
 public sealed class LogOutline
 {
@@ -22,7 +22,6 @@ public sealed class LogOutline
     // The tree in the page, a tile's width at a time: the leaves from Tile.Width on, and each node at half the place of its children.
     private readonly Hash[][] _blocks;
     private LogTileRow? _tile;
-    private bool _isSpoilt;
     private bool _isComplete;
     private int _count;
 
@@ -40,9 +39,9 @@ public sealed class LogOutline
         _heads = [.. heads.OrderBy(h => h.Size)];
         _tiles = tiles.ToDictionary(t => (t.Level, t.Index));
         // What is unsigned, or of two generations of the log, is looked at more closely.
-        _isSpoilt = _heads.Count == 0 || _heads[^1].Size != to
+        IsSpoilt = _heads.Count == 0 || _heads[^1].Size != to
             || _heads.Any(h => h.LogId != _heads[0].LogId || h.Size <= from || !h.Says(check(h)));
-        if (!_isSpoilt)
+        if (!IsSpoilt)
             _logId = System.Text.Encoding.UTF8.GetBytes(_heads[0].LogId);
     }
 
@@ -53,7 +52,7 @@ public sealed class LogOutline
     /// <summary>How many rows are enough to tell that there are too many.</summary>
     public int RowsMax => (int)(To - From) + 1;
 
-    /// <summary>How many bytes were looked at, roughly.</summary>
+    /// <summary>How many bytes were read, roughly.</summary>
     public long Bytes { get; private set; }
 
     /// <summary>The chains whose records it has, of each from its first to its last here.</summary>
@@ -62,8 +61,11 @@ public sealed class LogOutline
     /// <summary>Its encoded records, one after the other, where the verifier's caller remembers them; else none.</summary>
     public IReadOnlyList<ReadOnlyMemory<byte>> Encoded => _encoded;
 
+    /// <summary>Whether something is not in order, or cannot be told from here: what else the page has needs no look.</summary>
+    public bool IsSpoilt { get; private set; }
+
     /// <summary>Whether all its records are there and in order as far as they tell by themselves.</summary>
-    internal bool IsInOrder => !_isSpoilt && _isComplete;
+    internal bool IsInOrder => !IsSpoilt && _isComplete;
 
     /// <summary>The recorded_at of the first and of the last record that was written to this log.</summary>
     internal long FirstRecordedAt { get; private set; } = long.MaxValue;
@@ -75,10 +77,11 @@ public sealed class LogOutline
     /// <summary>The record that comes next.</summary>
     public void Add(in RawRecord record)
     {
-        if (_isSpoilt)
+        Bytes += record.Encoded.Length + record.Actor.Length + record.Principal.Length + record.Reason.Length + StoredRecord.FieldBytes;
+        if (IsSpoilt)
             return;
-        _isSpoilt = !record.IsConsistent(_lanes) || !IsInItsPlace(record.LogIndex, record.Hash, record.Encoded);
-        if (_isSpoilt)
+        IsSpoilt = !record.IsConsistent(_lanes) || !IsInItsPlace(record.LogIndex, record.Hash, record.Encoded);
+        if (IsSpoilt)
             return;
         var step = record.ToChainStep(_texts);
         Follow(step, record.Hash, record.LogId.SequenceEqual(_logId),
@@ -89,15 +92,14 @@ public sealed class LogOutline
                 ? new ChainStart(record.LogIndex, step.RecordedAt, step.PreviousHash,
                     record.ContentSalt is null ? Metadata.Empty : record.Metadata)
                 : null);
-        Bytes += record.Encoded.Length + record.Actor.Length + record.Principal.Length + record.Reason.Length + StoredRecord.FieldBytes;
     }
 
     /// <summary>No more records come. What is left to hash is hashed: the work of the thread that read them.</summary>
     public void Complete()
     {
         _lanes.Complete();
-        _isSpoilt |= !_lanes.AreAsExpected || _count < To - From;
-        if (_isSpoilt)
+        IsSpoilt |= !_lanes.AreAsExpected || _count < To - From;
+        if (IsSpoilt)
             return;
         for (var i = 0; i < _blocks.Length; i++)
         {
@@ -179,14 +181,14 @@ public sealed class LogOutline
     {
         if (isOfThisLog)
         {
-            _isSpoilt |= step.RecordedAt < LastRecordedAt && FirstRecordedAt < long.MaxValue;
+            IsSpoilt |= step.RecordedAt < LastRecordedAt && FirstRecordedAt < long.MaxValue;
             FirstRecordedAt = Math.Min(FirstRecordedAt, step.RecordedAt);
             LastRecordedAt = step.RecordedAt;
         }
         if (!_chains.TryGetValue(step.Key, out var chain))
             _chains[step.Key] = chain = new ChainStretch(step, hash, start, From + _count - 1);
         else if (!chain.TryFollow(step, hash))
-            _isSpoilt = true;
+            IsSpoilt = true;
         if (snapshot is { } carried)
             chain.Carry(carried);
     }

@@ -10,6 +10,7 @@ namespace Aegis.Server;
 internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
 {
     private readonly Dictionary<long, Known> _records = [];
+    private readonly Dictionary<long, (string Note, LogHead Head)> _heads = [];
     private readonly List<MerkleFrontier> _steps = [];
     private MerkleFrontier _start = start;
     private long _lookedAt;
@@ -31,7 +32,7 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         _lookedAt = size;
         _steps.Clear();
         // One page at a time: nothing is remembered while a page is compared with it.
-        var verifier = new LogVerifier(_start.Clone(), row => signer.Verify(row.SignedNote),
+        var verifier = new LogVerifier(_start.Clone(), Check,
             index => _records.TryGetValue(index, out var known) ? known.Encoded : null);
         return new LogRun(store, verifier) { LinksFrom = Size, GoodHeads = GoodHeads, ByOutline = true };
     }
@@ -71,6 +72,8 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         _start = start;
         foreach (var index in _records.Keys.Where(i => i < From).ToList())
             _records.Remove(index);
+        foreach (var head in _heads.Keys.Where(s => s <= From).ToList())
+            _heads.Remove(head);
         if (GoodHeads.Count > 4 * records)
             GoodHeads.Clear();
     }
@@ -80,6 +83,17 @@ internal sealed class AuditWindow(MerkleFrontier start, LogSigner signer)
         violation.LogIndex is { } index ? _records.GetValueOrDefault(index)?.GoodAt ?? 0
         : GoodHeads.ContainsKey(violation.Key) ? Size
         : 0;
+
+    /// <summary>A note that was found to be signed need not be checked again while it stays the same.</summary>
+    private LogHead? Check(LogHeadRow row)
+    {
+        if (_heads.TryGetValue(row.Size, out var known) && known.Note == row.SignedNote)
+            return known.Head;
+        if (signer.Verify(row.SignedNote) is not { } head)
+            return null;
+        _heads[row.Size] = (row.SignedNote, head);
+        return head;
+    }
 
     private sealed class Known(ReadOnlyMemory<byte> encoded)
     {

@@ -7,12 +7,12 @@ namespace Aegis.Server;
 /// <summary>The key of the log. Several servers of one log share the file.</summary>
 public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) : IDisposable
 {
-    // As many as the audit looks at again and again; the notes before them wait to be asked for once more, or are let go.
+    // Two generations: the newest notes that were signed here, as many at least as the audit looks at.
     private const int NotesKept = Auditor.WindowRecords;
 
-    private readonly Lock _notesLock = new();
-    private Dictionary<string, LogHead> _notes = [];
-    private Dictionary<string, LogHead> _notesBefore = [];
+    private readonly Lock _signedLock = new();
+    private Dictionary<string, LogHead> _signed = [];
+    private Dictionary<string, LogHead> _signedBefore = [];
     private SigningKey? _key;
     private volatile SealedHead? _demanded;
 
@@ -24,7 +24,12 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     public string Sign(LogHead head)
     {
         var note = Key.Sign(head);
-        Remember(note, head);
+        lock (_signedLock)
+        {
+            if (_signed.Count >= NotesKept)
+                (_signedBefore, _signed) = (_signed, []);
+            _signed[note] = head;
+        }
         return note;
     }
 
@@ -40,16 +45,16 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     /// <summary>Signs any other note of this log, such as how far its audit has come.</summary>
     public string Sign(string logId, string text) => Key.Sign(logId, text);
 
-    /// <summary>The head that a note says, if this log's key has signed it: what was signed here is not verified once more.</summary>
+    /// <summary>The head that a note says, if this log's key has signed it: what was signed here lately is not verified.</summary>
     public LogHead? Verify(string note)
     {
-        if (Remembered(note) is { } known)
-            return known;
+        lock (_signedLock)
+        {
+            if (_signed.TryGetValue(note, out var head) || _signedBefore.TryGetValue(note, out head))
+                return head;
+        }
         var said = SignedNote.TryParse(note) is { } signed ? LogHead.TryParse(signed.Text) : null;
-        var head = said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
-        if (head is not null)
-            Remember(note, head);
-        return head;
+        return said is null ? null : LogHead.Verify(note, [VerifierKey(said.LogId)], Ed25519Signatures.Check);
     }
 
     /// <summary>
@@ -101,28 +106,6 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
     }
 
     public void Dispose() => _key?.Dispose();
-
-    private LogHead? Remembered(string note)
-    {
-        LogHead? head;
-        lock (_notesLock)
-        {
-            if (_notes.TryGetValue(note, out head) || !_notesBefore.TryGetValue(note, out head))
-                return head;
-        }
-        Remember(note, head);
-        return head;
-    }
-
-    private void Remember(string note, LogHead head)
-    {
-        lock (_notesLock)
-        {
-            if (_notes.Count >= NotesKept)
-                (_notesBefore, _notes) = (_notes, []);
-            _notes[note] = head;
-        }
-    }
 
     private SigningKey Read(bool mayCreate)
     {

@@ -86,14 +86,12 @@ public sealed partial class WorkflowService
 
     private async Task<long> StartAsync(Pb.WatchRecordsRequest request, CancellationToken cancellationToken)
     {
-        // Another server may have written what this one has not seen yet.
+        // Another server may have written what this one has not seen yet, and that is there too.
+        var size = await tail.CurrentAsync(cancellationToken);
         if (!request.HasFromLogIndex)
-            return await tail.CurrentAsync(cancellationToken);
-        if (request.FromLogIndex > (ulong)tail.Size
-            && request.FromLogIndex > (ulong)await tail.CurrentAsync(cancellationToken))
-        {
+            return size;
+        if (request.FromLogIndex > (ulong)size)
             throw new RefusalException(tail.AheadOfLog("from_log_index", request.FromLogIndex));
-        }
         var from = (long)request.FromLogIndex;
         if (request.AfterHash.Length == 0)
             return from;

@@ -124,6 +124,7 @@ public sealed partial class LogRun(ILedgerStore store, LogVerifier verifier)
         {
             if (await FollowAsync(page, outline, cancellationToken) is { } step)
                 return step;
+            BytesRead += outline.Bytes + BytesOf(page.Tiles);
             page = await ReadAsync(from, page.To, cancellationToken);
         }
         page = await WithBeforeAsync(page, cancellationToken);

@@ -22,7 +22,7 @@ public sealed partial class SqliteLedgerStore
         var outline = begin();
         using var command = LogCommand(connection, outline.From, outline.To, outline.RowsMax);
         using var reader = command.ExecuteReader();
-        while (reader.Read())
+        while (!outline.IsSpoilt && reader.Read())
             outline.Add(RawRow.ToRecord(new SqliteRow(reader.Handle!)));
         return outline;
     });

@@ -80,6 +80,12 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
                 throw new StoreException(StoreFailure.Unusable,
                     $"SQLite {version} is too old: {SqliteVersionMin} or later is needed.");
             }
+            // Texts are verified as the bytes they are, and those of another encoding are not.
+            if (connection.ExecuteScalar<string>("PRAGMA encoding") is var encoding && encoding != "UTF-8")
+            {
+                throw new StoreException(StoreFailure.Unusable,
+                    $"The database {_path} keeps its texts in {encoding}: only UTF-8, which SQLite takes by itself, can be used.");
+            }
             Migrator.Run(DbUp.DeployChanges.To.SqliteDatabase(_writeConnectionString), "Sqlite");
         }
         catch (SqliteException e)

@@ -107,6 +107,22 @@ public sealed class SqliteLedgerStoreTests : LedgerStoreContract
     }
 
     [Test]
+    public async Task A_file_whose_texts_are_not_in_UTF_8_is_refused()
+    {
+        var database = await CreateDatabaseAsync();
+        await using (var connection = new SqliteConnection($"Data Source={FileOf(database)};Pooling=False"))
+        {
+            await connection.OpenAsync();
+            await connection.ExecuteAsync("PRAGMA encoding = 'UTF-16le'; CREATE TABLE mark (id INTEGER)");
+        }
+        await using var store = Open(database);
+
+        Assert.That(() => store.MigrateAsync(default), Throws.TypeOf<StoreException>()
+            .With.Property(nameof(StoreException.Failure)).EqualTo(StoreFailure.Unusable)
+            .And.Message.Contains("UTF-16le").And.Message.Contains(FileOf(database)));
+    }
+
+    [Test]
     public async Task A_closed_store_is_one_file()
     {
         await WriteAsync(Ask.Start("w"));

@@ -129,7 +129,7 @@ export interface ResumeSummary {
   resumed: bigint;
   /** How many failed. */
   failed: bigint;
-  /** How many matched but are held by others. */
+  /** How many matched but are held by live leases: of others, or without take_over_own of the owner itself. */
   heldByOthers: bigint;
 }
 
