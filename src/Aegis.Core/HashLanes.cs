@@ -8,8 +8,8 @@ namespace Aegis.Core;
 /// <summary>
 /// SHA-256 (FIPS 180-4) of sixteen messages at once, one in each lane of a vector. Verification hashes short messages by the million,
 /// and to call the system's SHA-256 takes several times longer than the hashing itself. This one decides nothing alone: where
-/// <see cref="Expect(ReadOnlySpan{byte}, Hash)"/> is disappointed, the system's has the last word, and a mistake here cannot give a hash that was expected.
-/// Used by one task at a time.
+/// what is expected is not met, the system's has the last word, and a mistake here cannot give a hash that was expected. Used by one
+/// task at a time.
 /// </summary>
 public sealed class HashLanes
 {
