@@ -7,12 +7,12 @@ namespace Aegis.Server;
 /// <summary>The key of the log. Several servers of one log share the file.</summary>
 public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) : IDisposable
 {
-    // Two generations: the newest notes that were signed here, as many at least as the audit looks at.
-    private const int NotesKept = Auditor.WindowRecords;
-
+    // The newest notes that were signed here, those at least over the records that the audit looks at: each of the two has what was
+    // signed while the log grew by so many, and no more notes than that, since a batch that cannot be stored is signed again.
     private readonly Lock _signedLock = new();
     private Dictionary<string, LogHead> _signed = [];
     private Dictionary<string, LogHead> _signedBefore = [];
+    private long _signedFrom;
     private SigningKey? _key;
     private volatile SealedHead? _demanded;
 
@@ -26,8 +26,8 @@ public sealed class LogSigner(ServerOptions options, ILogger<LogSigner> logger) 
         var note = Key.Sign(head);
         lock (_signedLock)
         {
-            if (_signed.Count >= NotesKept)
-                (_signedBefore, _signed) = (_signed, []);
+            if (Math.Abs(head.Size - _signedFrom) >= Auditor.WindowRecords || _signed.Count >= Auditor.WindowRecords)
+                (_signedBefore, _signed, _signedFrom) = (_signed, [], head.Size);
             _signed[note] = head;
         }
         return note;
