@@ -13,7 +13,8 @@ internal interface IRawRow
     /// <summary>An integer; 0 for NULL.</summary>
     long Integer(int column);
 
-    Metadata Metadata(int column);
+    /// <summary>The UTF-8 text of what is kept as JSON; none for NULL.</summary>
+    ReadOnlySpan<byte> Json(int column);
 }
 
 /// <summary>Makes records of rows without a copy: what they point to lasts as long as the row.</summary>
@@ -42,7 +43,7 @@ internal static class RawRow
             Principal = row[17],
             ContentSalt = Salt(row, 18),
             Reason = row[19],
-            Metadata = row.Metadata(20),
+            Metadata = MetadataJson.Read(row.Json(20)),
             SnapshotSalt = Salt(row, 21),
             SnapshotContentType = row[22],
             SnapshotSize = row.Integer(23),

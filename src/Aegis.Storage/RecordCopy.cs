@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Text;
 using Aegis.Core;
 
 namespace Aegis.Storage;
@@ -121,13 +120,7 @@ internal sealed class RecordCopy(RawRecordHandler take)
             : bytes.Length == sizeof(short) ? BinaryPrimitives.ReadInt16BigEndian(bytes) : 0;
 
         /// <summary>A jsonb: the version of its form, which is 1, and the text.</summary>
-        public Metadata Metadata(int column)
-        {
-            var bytes = this[column];
-            return bytes.Length <= 1 || bytes[1..].SequenceEqual("{}"u8)
-                ? Core.Metadata.Empty
-                : MetadataJson.Read(Encoding.UTF8.GetString(bytes[1..]));
-        }
+        public ReadOnlySpan<byte> Json(int column) => this[column] is { IsEmpty: false } bytes ? bytes[1..] : default;
 
         /// <summary>The length before a NULL is -1.</summary>
         public bool IsNull(int column) =>

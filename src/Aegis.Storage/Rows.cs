@@ -1,4 +1,5 @@
 using System.Data.Common;
+using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Aegis.Core;
@@ -377,6 +378,10 @@ internal static class MetadataJson
 
     public static string Write(Metadata metadata) =>
         metadata.Count == 0 ? "{}" : JsonSerializer.Serialize(metadata.ToDictionary(), Options);
+
+    /// <summary>Of the UTF-8 bytes, most of which say nothing and need no text.</summary>
+    public static Metadata Read(ReadOnlySpan<byte> utf8) =>
+        utf8.IsEmpty || utf8.SequenceEqual("{}"u8) ? Metadata.Empty : Read(Encoding.UTF8.GetString(utf8));
 
     /// <summary>What is not an object of strings was altered: it reads as empty, and its digest tells.</summary>
     public static Metadata Read(string? json)

@@ -1,4 +1,3 @@
-using System.Text;
 using System.Text.Json;
 using Aegis.Core;
 using Dapper;
@@ -282,8 +281,6 @@ public sealed partial class SqliteLedgerStore
 
         public long Integer(int column) => raw.sqlite3_column_int64(_statement, column);
 
-        public Metadata Metadata(int column) => this[column] is var json && (json.IsEmpty || json.SequenceEqual("{}"u8))
-            ? Core.Metadata.Empty
-            : MetadataJson.Read(Encoding.UTF8.GetString(json));
+        public ReadOnlySpan<byte> Json(int column) => this[column];
     }
 }
