@@ -11,12 +11,18 @@ namespace Aegis.Storage;
 /// </summary>
 internal static class Migrator
 {
+    /// <summary>
+    /// Whether the scripts that a database's journal names are exactly those of this version, as nearly every start finds them: then
+    /// there is nothing to run, and nothing to lock.
+    /// </summary>
+    public static bool IsDone(IEnumerable<string> journal, string dialect) =>
+        typeof(Migrator).Assembly.GetManifestResourceNames().Where(name => IsScript(name, dialect)).ToHashSet().SetEquals(journal);
+
     /// <exception cref="StoreException">A script failed, or the database is of a later version.</exception>
     public static void Run(UpgradeEngineBuilder builder, string dialect)
     {
-        var prefix = "Aegis.Storage.Migrations." + dialect + ".";
         var engine = builder
-            .WithScriptsEmbeddedInAssembly(typeof(Migrator).Assembly, name => name.StartsWith(prefix, StringComparison.Ordinal))
+            .WithScriptsEmbeddedInAssembly(typeof(Migrator).Assembly, name => IsScript(name, dialect))
             .WithVariablesDisabled()
             .WithTransactionPerScript()
             .LogTo(new NoOpUpgradeLog())
@@ -37,4 +43,7 @@ internal static class Migrator
                 $"The migration {result.ErrorScript?.Name ?? "journal"} failed: {result.Error.Message}", result.Error);
         }
     }
+
+    private static bool IsScript(string resource, string dialect) =>
+        resource.StartsWith("Aegis.Storage.Migrations." + dialect + ".", StringComparison.Ordinal);
 }

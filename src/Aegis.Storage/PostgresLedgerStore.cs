@@ -112,8 +112,10 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             await Task.Delay(rest, cancellationToken);
         try
         {
-            // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
             await using var connection = await _reader.OpenAsync(cancellationToken);
+            if (await IsMigratedAsync(connection, cancellationToken))
+                return;
+            // The lock lives with this connection: a server that dies while it migrates lets the next one go on.
             await connection.ExecuteAsync(new CommandDefinition("SELECT pg_advisory_lock(@MigrationLock)",
                 new { MigrationLock }, commandTimeout: 120, cancellationToken: cancellationToken));
             try
@@ -137,6 +139,12 @@ public sealed partial class PostgresLedgerStore : ILedgerStore
             throw Classify(e);
         }
     }
+
+    private static async Task<bool> IsMigratedAsync(NpgsqlConnection connection, CancellationToken cancellationToken) =>
+        await connection.ExecuteScalarAsync<bool>(new CommandDefinition(
+            "SELECT to_regclass('schemaversions') IS NOT NULL", cancellationToken: cancellationToken))
+        && Migrator.IsDone(await connection.QueryAsync<string>(new CommandDefinition(
+            "SELECT scriptname FROM schemaversions", cancellationToken: cancellationToken)), "PostgreSql");
 
     public async Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken)
     {

@@ -86,7 +86,8 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
                 throw new StoreException(StoreFailure.Unusable,
                     $"The database {_path} keeps its texts in {encoding}: only UTF-8, which SQLite takes by itself, can be used.");
             }
-            Migrator.Run(DbUp.DeployChanges.To.SqliteDatabase(_writeConnectionString), "Sqlite");
+            if (!IsMigrated(connection))
+                Migrator.Run(DbUp.DeployChanges.To.SqliteDatabase(_writeConnectionString), "Sqlite");
         }
         catch (SqliteException e)
         {
@@ -97,6 +98,10 @@ public sealed partial class SqliteLedgerStore : ILedgerStore
             _writing.Release();
         }
     }
+
+    private static bool IsMigrated(SqliteConnection connection) =>
+        connection.ExecuteScalar<bool>("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'SchemaVersions')")
+        && Migrator.IsDone(connection.Query<string>("SELECT ScriptName FROM SchemaVersions"), "Sqlite");
 
     public Task<StoreProbe> ProbeAsync(CancellationToken cancellationToken) => ReadAsync(connection =>
     {

@@ -146,7 +146,7 @@ public sealed class BackupFailureTests : IDisposable
     [TestCase(Database.PostgreSql, true)]
     public async Task Interrupted_or_killed_it_leaves_nothing_that_looks_like_a_backup(Database database, bool isKilled)
     {
-        var source = database == Database.Sqlite ? $"sqlite:{Path.Combine(_directory.Path, "aegis.db")}" : await PostgresCluster.CreateDatabaseAsync();
+        var source = database == Database.Sqlite ? $"sqlite:{Path.Combine(_directory.Path, "aegis.db")}" : await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await TestServer.StartAsync(source))
             await BackupRuns.WriteAsync(server, "w", 3);
         await using var held = await HoldAsync(source);
@@ -171,7 +171,7 @@ public sealed class BackupFailureTests : IDisposable
     [Test]
     public async Task A_scratch_directory_that_is_too_deep_for_a_socket_is_told_to_be()
     {
-        var source = await PostgresCluster.CreateDatabaseAsync();
+        var source = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await TestServer.StartAsync(source))
         {
             await BackupRuns.CreateAsync(server, To, "--name", "b", "--offline");
@@ -192,7 +192,7 @@ public sealed class BackupFailureTests : IDisposable
     [Test]
     public async Task A_proof_that_is_killed_takes_its_server_with_it()
     {
-        var source = await PostgresCluster.CreateDatabaseAsync();
+        var source = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await TestServer.StartAsync(source))
             await BackupRuns.CreateAsync(server, To, "--name", "b", "--offline");
         // A socket's path has to be short, and tests may run deep in a directory of their own.

@@ -70,7 +70,7 @@ public sealed class BackupTests(Database database) : IDisposable
     {
         var connection = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(_directory.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await TestServer.StartAsync(connection))
             Assert.That((await BackupRuns.CreateAsync(server, To)).Code, Is.EqualTo(ExitCode.Success));
 
@@ -188,7 +188,7 @@ public sealed class BackupTests(Database database) : IDisposable
     {
         var connection = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(_directory.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await TestServer.StartAsync(connection, Memory()))
         {
             await BackupRuns.WriteAsync(server, "old", 3);

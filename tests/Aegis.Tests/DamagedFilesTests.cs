@@ -23,9 +23,7 @@ public sealed class DamagedFilesTests
     {
         await using var cluster = await PostgresCluster.StartPrivateAsync();
         await using var server = await TestServer.StartAsync(cluster.ConnectionString);
-        var ids = new List<string>();
-        for (var i = 0; i < 3; i++)
-            ids.AddRange(await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => Given.WorkflowAsync(server))));
+        var ids = await Given.WorkflowsAsync(server, 300);
         var file = await FileOfAsync(cluster, "record");
         await cluster.StopAsync();
         var page = await OverwriteAsync(file, PageBytes, Enumerable.Repeat((byte)0xff, 24).ToArray());
@@ -34,11 +32,11 @@ public sealed class DamagedFilesTests
         await Until.HealthAsync(server.Health, "", serving: true);
         await Until.HealthAsync(server.Health, "aegis.integrity", serving: false);
         await ErrorAssert.RefusedAsync(() => VerifyLogAsync(server), "CHAIN_BROKEN", StatusCode.DataLoss);
-        var read = await Task.WhenAll(ids.Select(id => ReasonAsync(() => Given.RecordsAsync(server, id))));
+        var read = await Given.EachAsync(ids, id => ReasonAsync(() => Given.RecordsAsync(server, id)));
         Assert.That(read.Distinct(), Is.EquivalentTo(new[] { "", "CHAIN_BROKEN" }), "Some are there, and some are not.");
         await Until.SucceedsAsync(async () => await server.Workflows.StartWorkflowAsync(Given.Start("after")));
-        var moved = await Task.WhenAll(ids.Select(id => ReasonAsync(
-            async () => await server.Workflows.TransitionWorkflowAsync(Given.Move(id, "NEW", "PAID")))));
+        var moved = await Given.EachAsync(ids, id => ReasonAsync(
+            async () => await server.Workflows.TransitionWorkflowAsync(Given.Move(id, "NEW", "PAID"))));
         Assert.That(moved, Is.EqualTo(read), "Nothing is written upon what cannot be read, and all else goes on.");
 
         await cluster.StopAsync();

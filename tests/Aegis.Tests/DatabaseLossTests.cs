@@ -109,7 +109,8 @@ public sealed class DatabaseLossTests
         await using var server = ServerProcess.Create($"Host=127.0.0.1;Port={((IPEndPoint)silent.LocalEndpoint).Port};Username=postgres");
         server.Launch();
 
-        await server.UntilServingAsync("liveness", timeoutSeconds: 12);
+        // It gives the database up after a few seconds; what does not would stand here for minutes.
+        await server.UntilServingAsync("liveness", timeoutSeconds: 30);
 
         var health = new Health.HealthClient(server.Channel);
         Assert.That((await health.CheckAsync(new HealthCheckRequest())).Status,
@@ -146,7 +147,7 @@ public sealed class DatabaseLossTests
     {
         await using var cluster = await PostgresCluster.StartPrivateAsync();
         await using var server = await TestServer.StartAsync(cluster.ConnectionString);
-        await Task.WhenAll(Enumerable.Range(0, 300).Select(_ => Given.WorkflowAsync(server)));
+        await Given.WorkflowsAsync(server, 300);
         var request = new Pb.ResumePendingWorkflowsRequest { Owner = "worker", LeaseDuration = Duration.FromTimeSpan(TimeSpan.FromHours(1)) };
         using var call = server.Recovery.ResumePendingWorkflows(request);
         for (var i = 0; i < 20; i++)

@@ -26,7 +26,7 @@ public sealed class FaultScheduleTests
         var (seed, time) = (Seed, Time);
         await TestContext.Progress.WriteLineAsync($"AEGIS_TEST_SEED={seed} AEGIS_TEST_FAULT_SECONDS={time.TotalSeconds}");
         await using var elsewhere = await TestServer.StartAsync(Database.Sqlite);
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         try
         {
             await using var first = await FaultyServer.StartAsync(database, "first");

@@ -146,7 +146,7 @@ public sealed class FrozenServerTests
 
         public static async Task<Frozen> StartAsync()
         {
-            var database = await PostgresCluster.CreateDatabaseAsync();
+            var database = await PostgresCluster.CreateLedgerDatabaseAsync();
             var settings = new NpgsqlConnectionStringBuilder(database);
             var proxy = new CuttingProxy(settings.Host!, settings.Port);
             (settings.Host, settings.Port) = ("127.0.0.1", proxy.Port);

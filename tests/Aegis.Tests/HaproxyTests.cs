@@ -241,7 +241,7 @@ public sealed class HaproxyTests
         public static async Task<Setup> StartAsync()
         {
             Haproxy.Program();
-            var database = await PostgresCluster.CreateDatabaseAsync();
+            var database = await PostgresCluster.CreateLedgerDatabaseAsync();
             var setup = await StartAsync(database, database);
             setup._ownsDatabase = true;
             return setup;

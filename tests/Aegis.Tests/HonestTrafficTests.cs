@@ -15,7 +15,7 @@ public sealed class HonestTrafficTests
     [Test]
     public async Task Two_servers_that_crash_and_restart_give_no_violation()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         try
         {
             await using var first = await ServerProcess.StartAsync(database);

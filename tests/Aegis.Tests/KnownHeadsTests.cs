@@ -29,7 +29,7 @@ public sealed class KnownHeadsTests(Database database) : IAsyncDisposable
         Directory.CreateDirectory(Heads);
         _connection = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(_data.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
     }
 
     public async ValueTask DisposeAsync()
@@ -215,7 +215,7 @@ public sealed class KnownHeadsTests(Database database) : IAsyncDisposable
         await RegionLostAsync(acknowledged: 1);
         var empty = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(_data.Path, "empty.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
 
         var message = await FailureAsync(Heads, empty);
 

@@ -21,6 +21,9 @@ public abstract partial class LedgerStoreContract
 
     protected abstract Task<string> CreateDatabaseAsync();
 
+    /// <summary>One that may have the tables already.</summary>
+    protected virtual Task<string> CreateLedgerDatabaseAsync() => CreateDatabaseAsync();
+
     protected abstract Task DropDatabaseAsync(string database);
 
     /// <summary>The store that a further server would use: the same where a database serves only one.</summary>
@@ -34,7 +37,7 @@ public abstract partial class LedgerStoreContract
     [SetUp]
     public async Task CreateStore()
     {
-        Database = await CreateDatabaseAsync();
+        Database = await CreateLedgerDatabaseAsync();
         Store = Keep(Open(Database));
         await Store.MigrateAsync(default);
         await WriteAsync(Store, new OpenLogCommand(Ask.LogId, Ask.Parts()));

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using Aegis.Storage;
 using Npgsql;
 
 namespace Aegis.Tests;
@@ -20,6 +21,8 @@ internal sealed class PostgresCluster : IAsyncDisposable
     private const string ServerVariable = "AEGIS_TEST_POSTGRES";
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
     private static readonly Lazy<Task<PostgresCluster>> Shared = new(() => StartPrivateAsync());
+    private static readonly Lazy<Task<string>> Initialized = new(InitializeAsync);
+    private static readonly Lazy<Task<string>> Ledger = new(CreateLedgerAsync);
     private static readonly ConcurrentDictionary<string, bool> Databases = new();
 
     private readonly PostgresBinaries _binaries;
@@ -58,12 +61,20 @@ internal sealed class PostgresCluster : IAsyncDisposable
     private string LogFile => Path.Combine(_directory.Path, "server.log");
 
     /// <summary>A new empty database on the shared server. Whatever is not dropped ends with the run.</summary>
-    public static async Task<string> CreateDatabaseAsync()
+    public static Task<string> CreateDatabaseAsync() =>
+        // A session on template1 would stop others from copying that.
+        CreateDatabaseAsync("template0");
+
+    /// <summary>
+    /// The same with the tables of a ledger, as migrations leave them, and nothing in them: for all tests but those that migrate.
+    /// </summary>
+    public static async Task<string> CreateLedgerDatabaseAsync() => await CreateDatabaseAsync(await Ledger.Value);
+
+    private static async Task<string> CreateDatabaseAsync(string template)
     {
         var server = await SharedServerAsync();
         var name = $"aegis_test_{Guid.NewGuid():N}";
-        // template0, since a session on template1 would stop others from copying it.
-        await ExecuteAsync(server, $"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+        await ExecuteAsync(server, $"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
         var database = new NpgsqlConnectionStringBuilder(server) { Database = name }.ConnectionString;
         Databases.TryAdd(database, true);
         return database;
@@ -103,7 +114,9 @@ internal sealed class PostgresCluster : IAsyncDisposable
         var cluster = new PostgresCluster(binaries!, settings, library);
         try
         {
-            await cluster.InitializeAsync();
+            await cluster.OwnDirectoryAsync();
+            // To copy what initdb made costs little beside making it anew. All have the same system identifier.
+            await ChildProcess.RunAsync("cp", "-a", await Initialized.Value, cluster.DataDirectory);
             await cluster.StartAsync(mayMove: true);
             return cluster;
         }
@@ -225,13 +238,25 @@ internal sealed class PostgresCluster : IAsyncDisposable
         }
     }
 
-    private async Task InitializeAsync()
+    /// <summary>Makes an empty cluster for others to copy. Gives where it is.</summary>
+    private static async Task<string> InitializeAsync()
     {
-        await OwnDirectoryAsync();
+        var cluster = new PostgresCluster(PostgresBinaries.Find()!, []);
+        await cluster.OwnDirectoryAsync();
         // Only the empty cluster goes unflushed to disk (--no-sync): what tests write later never does.
-        string[] command = [.. _binaries.Command("initdb"), "-D", DataDirectory, "-U", "postgres", "--auth=trust",
+        string[] command = [.. cluster._binaries.Command("initdb"), "-D", cluster.DataDirectory, "-U", "postgres", "--auth=trust",
             "--encoding=UTF8", "--locale=C", "--no-sync"];
         await ChildProcess.RunAsync(command[0], command[1..]);
+        return cluster.DataDirectory;
+    }
+
+    /// <summary>Makes a database for others to copy. Gives its name.</summary>
+    private static async Task<string> CreateLedgerAsync()
+    {
+        var database = await CreateDatabaseAsync();
+        await using (var store = PostgresLedgerStore.Open(database))
+            await store.MigrateAsync(default);
+        return new NpgsqlConnectionStringBuilder(database).Database!;
     }
 
     private async Task StartAsync(bool mayMove)

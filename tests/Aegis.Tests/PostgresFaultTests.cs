@@ -63,7 +63,7 @@ public sealed class PostgresFaultTests
     [TestCase(false)]
     public async Task A_commit_whose_reply_is_lost_is_unknown_until_it_is_confirmed(bool arrives)
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(database);
         await using var proxy = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", proxy.Port);
@@ -89,7 +89,7 @@ public sealed class PostgresFaultTests
     [Test]
     public async Task A_writer_that_freezes_loses_the_log_to_the_next()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using var frozen = await OpenAsync(database);
         await using var next = PostgresLedgerStore.Open(database);
         var (transaction, batch) = await DecideAsync(frozen, Ask.Start("w"));
@@ -107,7 +107,7 @@ public sealed class PostgresFaultTests
     [Test]
     public async Task A_lock_that_is_not_to_be_had_is_unavailable()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using var store = await OpenAsync(database);
         await using var other = new NpgsqlConnection(database);
         await other.OpenAsync();
@@ -250,7 +250,7 @@ public sealed class PostgresFaultTests
     [Test]
     public async Task A_reply_cut_anywhere_is_a_lost_connection_and_nothing_else([Values("begin", "read", "confirm", "commit")] string call)
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(database);
         await using var proxy = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", proxy.Port);
@@ -308,7 +308,7 @@ public sealed class PostgresFaultTests
     [Test]
     public async Task A_batch_costs_two_round_trips()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(database);
         await using var counter = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", counter.Port);

@@ -26,6 +26,8 @@ public sealed class PostgresLedgerStoreTests : LedgerStoreContract
 
     protected override Task<string> CreateDatabaseAsync() => PostgresCluster.CreateDatabaseAsync();
 
+    protected override Task<string> CreateLedgerDatabaseAsync() => PostgresCluster.CreateLedgerDatabaseAsync();
+
     protected override Task DropDatabaseAsync(string database) => PostgresCluster.DropDatabaseAsync(database);
 
     protected override ILedgerStore Open(string database) => PostgresLedgerStore.Open(database);
@@ -39,6 +41,16 @@ public sealed class PostgresLedgerStoreTests : LedgerStoreContract
         var connection = new NpgsqlConnection(Database);
         await connection.OpenAsync();
         return connection;
+    }
+
+    [Test]
+    public async Task A_start_that_finds_all_migrations_done_waits_for_no_lock()
+    {
+        await using var other = await ConnectAsync();
+        await other.ExecuteAsync("SELECT pg_advisory_lock(x'6165676973'::bigint)");
+        await using var store = Open(Database);
+
+        await store.MigrateAsync(default).WaitAsync(TimeSpan.FromSeconds(20));
     }
 
     [Test]

@@ -197,7 +197,7 @@ public sealed class QuarantineTests(Database database)
         using var directory = new TemporaryDirectory("aegis");
         var connection = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
         string id;
         IReadOnlyList<Pb.Violation> found;
         await using (var server = await TestServer.StartAsync(connection))

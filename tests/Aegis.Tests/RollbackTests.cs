@@ -20,7 +20,7 @@ public sealed class RollbackTests(Database database) : IAsyncDisposable
     [SetUp]
     public async Task CreateAsync() => _connection = database == Database.Sqlite
         ? $"sqlite:{Path.Combine(_data.Path, "aegis.db")}"
-        : await PostgresCluster.CreateDatabaseAsync();
+        : await PostgresCluster.CreateLedgerDatabaseAsync();
 
     public async ValueTask DisposeAsync()
     {

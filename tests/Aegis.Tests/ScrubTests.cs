@@ -44,7 +44,7 @@ public sealed class ScrubTests(Database database)
         using var directory = new TemporaryDirectory("aegis");
         var connection = database == Database.Sqlite
             ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var first = await TestServer.StartAsync(connection, Often))
         {
             await first.Workflows.StartWorkflowAsync(Given.Start("w"));

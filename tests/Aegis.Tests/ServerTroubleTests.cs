@@ -87,7 +87,7 @@ public sealed class ServerTroubleTests
     [Test]
     public async Task A_server_frozen_in_the_middle_of_a_batch_loses_its_turn_and_forks_nothing()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(database);
         await using var proxy = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", proxy.Port);

@@ -42,7 +42,7 @@ public sealed class ShutdownTests
     [Test]
     public async Task A_call_that_runs_when_the_window_ends_is_finished()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await ServerProcess.StartAsync(database, ("AEGIS_DRAIN_SECONDS", "1")))
         {
             var workflows = new Pb.WorkflowService.WorkflowServiceClient(server.Channel);
@@ -76,7 +76,7 @@ public sealed class ShutdownTests
     [Test]
     public async Task Resuming_what_is_pending_ends_with_the_window_and_strands_nothing()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await ServerProcess.StartAsync(database, ("AEGIS_DRAIN_SECONDS", "0")))
         await using (var other = await TestServer.StartAsync(database))
         {
@@ -116,7 +116,7 @@ public sealed class ShutdownTests
     [Test]
     public async Task A_verification_of_the_log_ends_with_the_window()
     {
-        var database = await PostgresCluster.CreateDatabaseAsync();
+        var database = await PostgresCluster.CreateLedgerDatabaseAsync();
         await using (var server = await ServerProcess.StartAsync(database, ("AEGIS_DRAIN_SECONDS", "0")))
         await using (var locking = new NpgsqlConnection(database))
         {

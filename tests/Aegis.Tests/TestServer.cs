@@ -72,7 +72,7 @@ internal sealed class TestServer : IAsyncDisposable
         var directory = database == Database.Sqlite ? new TemporaryDirectory("aegis") : null;
         var connection = directory is not null
             ? $"sqlite:{Path.Combine(directory.Path, "aegis.db")}"
-            : await PostgresCluster.CreateDatabaseAsync();
+            : await PostgresCluster.CreateLedgerDatabaseAsync();
         return await StartAsync(connection, directory, ownsDatabase: true, settings);
     }
 

@@ -22,7 +22,7 @@ public sealed class WriterMemoryTests
     [SetUp]
     public async Task SetUp()
     {
-        _database = await PostgresCluster.CreateDatabaseAsync();
+        _database = await PostgresCluster.CreateLedgerDatabaseAsync();
         var settings = new NpgsqlConnectionStringBuilder(_database);
         _proxy = new CuttingProxy(settings.Host!, settings.Port);
         (settings.Host, settings.Port) = ("127.0.0.1", _proxy.Port);
