@@ -79,12 +79,14 @@ public sealed partial class Auditor(ILedgerStore store, StoreMonitor monitor, Lo
     {
         if (memory.RolledBack is { } rolledBack)
         {
-            // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
-            var finding = memory.FindingOf(rolledBack, await store.ReadHeadAsync(cancellationToken));
-            // The head may be that of a standby that was promoted meanwhile and has all of it: what is told now would stay open.
-            if (memory.RolledBack is null)
+            var judged = memory.Surviving;
+            var stored = await store.ReadHeadAsync(cancellationToken);
+            // What is told now of a head that is in order would stay open: that of a standby that was promoted meanwhile and has all of
+            // it, or of another generation, which an acceptance begins and which this server has not followed yet.
+            if (memory.RolledBack is null || (judged is not null && stored is not null && stored.LogId != judged.Head.LogId))
                 return;
-            findings.Report([finding]);
+            // One finding says it; what else does not fit would be told a thousand times. The memory of what is gone goes too.
+            findings.Report([memory.FindingOf(rolledBack, stored)]);
             (_window, _wasRolledBack) = (null, true);
             status.Audited(memory.Size);
             return;
