@@ -55,7 +55,7 @@ public sealed class DamagedFilesTests
         long root;
         await using (var server = await TestServer.StartAsync($"sqlite:{file}"))
         {
-            await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => Given.WorkflowAsync(server)));
+            await Given.WorkflowsAsync(server, 100);
             await using var owner = new SqliteConnection($"Data Source={file};Pooling=False");
             root = await owner.ExecuteScalarAsync<long>("SELECT rootpage FROM sqlite_master WHERE name = 'record'");
         }

@@ -33,22 +33,17 @@ internal static class Given
     }
 
     /// <summary>Many of them, a few at a time: what is asked for all at once may wait too long where little runs at once.</summary>
-    public static async Task<IReadOnlyList<string>> WorkflowsAsync(TestServer server, int count)
-    {
-        var ids = new string[count];
-        await Parallel.ForAsync(0, count, AFewAtATime, async (i, _) => ids[i] = await WorkflowAsync(server));
-        return ids;
-    }
+    public static async Task<IReadOnlyList<string>> WorkflowsAsync(TestServer server, int count) =>
+        await EachAsync([.. Enumerable.Range(0, count)], _ => WorkflowAsync(server));
 
     /// <summary>What something gives for each, a few at a time.</summary>
     public static async Task<T[]> EachAsync<TOf, T>(IReadOnlyList<TOf> all, Func<TOf, Task<T>> ask)
     {
         var answers = new T[all.Count];
-        await Parallel.ForAsync(0, all.Count, AFewAtATime, async (i, _) => answers[i] = await ask(all[i]));
+        await Parallel.ForAsync(0, all.Count, new ParallelOptions { MaxDegreeOfParallelism = 16 },
+            async (i, _) => answers[i] = await ask(all[i]));
         return answers;
     }
-
-    private static ParallelOptions AFewAtATime => new() { MaxDegreeOfParallelism = 16 };
 
     public static async Task<Pb.Workflow> ReadAsync(TestServer server, string id) =>
         (await server.Workflows.GetWorkflowAsync(new Pb.GetWorkflowRequest { WorkflowId = id })).Workflow;
